@@ -1,0 +1,56 @@
+# Two commands do everything: `make run` trains LeNet on real digits, `make test` runs the tests.
+# Both first make .venv with all that is needed; what is up to date is not done again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+DEPS := $(VENV)/.deps
+BUILT := $(VENV)/.built
+SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CPP_FILES := $(SOURCES) $(shell find tests -name '*.cpp' -o -name '*.h')
+
+.PHONY: help run install test test-isa lint format bench clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: install  ## train LeNet on the bundled digits
+	@$(BIN)/cisdl train lenet
+
+install: $(BUILT)  ## .venv with the compiled kernels and the cisdl command
+
+$(DEPS): requirements.txt
+	@echo "Installing Python packages into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(BUILT): $(DEPS) $(SOURCES) setup.py pyproject.toml
+	@echo "Compiling the kernels (a minute or two; CISDL_CUDA=0 leaves the CUDA ones out) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+test: install  ## the tests
+	$(BIN)/python -m pytest
+
+test-isa: install  ## the kernels' tests on every instruction set that this CPU has
+	for isa in $$($(BIN)/python -c 'import cisdl_ops; print(*cisdl_ops.build_info()["isas_supported"])'); do \
+	  echo "CISDL_ISA=$$isa"; CISDL_ISA=$$isa $(BIN)/python -m pytest tests/ops || exit 1; done
+
+lint: install  ## ruff, mypy --strict, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+
+format: install  ## rewrite Python and C++ in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+bench: install  ## our kernels against torch, as a table and JSON under benchmarks/
+	$(BIN)/cisdl bench --save
+
+clean:  ## remove what was built, keep .venv's packages and your runs
+	rm -rf build cisdl_ops/_C*.so cisdl_ops/_build.json $(BUILT)
