@@ -1,0 +1,57 @@
+from collections.abc import Sequence
+
+from torch import Tensor
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor: ...
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> Tensor: ...
+def max_pool2d_with_indices(
+    input: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> tuple[Tensor, Tensor]: ...
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Tensor: ...
+def lstm_cell(
+    input: Tensor,
+    hx: Tensor,
+    cx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> tuple[Tensor, Tensor]: ...
+def isa() -> str: ...
+def isas_built() -> list[str]: ...
+def isas_supported() -> list[str]: ...
+def op_names() -> list[str]: ...
+def implementations(op: str) -> list[str]: ...
+def last_implementation(op: str) -> str: ...
+def forced_implementation(op: str) -> str: ...
+def force_implementation(op: str, name: str) -> None: ...
+def measure_peak_gflops(is_double: bool, threads: int, seconds: float = 0.3) -> float: ...

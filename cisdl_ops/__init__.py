@@ -1,0 +1,35 @@
+"""Neural-network kernels written by hand in C++ and CUDA, as PyTorch operators.
+
+The functions have the signatures and semantics of ``torch.nn.functional``; ``cisdl_ops.nn`` has the modules;
+``accelerate`` swaps the modules of a model that you already have. Every op is also there as
+``torch.ops.cisdl.<name>``.
+"""
+
+from cisdl_ops import _load as _load  # first: refuses a build made for another torch
+from cisdl_ops import nn as nn
+from cisdl_ops._info import (
+    build_info,
+    force_implementation,
+    implementations,
+    last_implementation,
+    op_names,
+)
+from cisdl_ops.accelerate import accelerate
+from cisdl_ops.functional import avg_pool2d, conv2d, linear, lstm_cell, max_pool2d
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "accelerate",
+    "avg_pool2d",
+    "build_info",
+    "conv2d",
+    "force_implementation",
+    "implementations",
+    "last_implementation",
+    "linear",
+    "lstm_cell",
+    "max_pool2d",
+    "nn",
+    "op_names",
+]

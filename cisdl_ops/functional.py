@@ -1,0 +1,212 @@
+"""The ops, with the signatures and semantics of ``torch.nn.functional``.
+
+All take float32 and float64 tensors on the CPU or, in a build with CUDA, on a GPU; anything else raises
+``RuntimeError`` naming the argument, what was expected and what came. Gradients work with autograd and
+``torch.compile``; second derivatives and forward-mode AD are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cisdl_ops._load import _C
+
+IntOrPair = int | Sequence[int]
+
+
+def _pair(op: str, name: str, value: IntOrPair) -> list[int]:
+    """``value`` as two integers, height first.
+
+    Raises:
+        ValueError: neither an integer nor one or two of them.
+    """
+    if isinstance(value, int):
+        return [value, value]
+    pair = list(value)
+    if len(pair) == 1:
+        pair *= 2
+    if len(pair) != 2:
+        raise ValueError(f"{op}: {name}: expected an integer or two, got {value!r}")
+    return pair
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``y = x W^T + b`` over the last dimension; see ``torch.nn.functional.linear``.
+
+    Args:
+        input: ``[..., in_features]``.
+        weight: ``[out_features, in_features]``.
+        bias: ``[out_features]``, or None.
+
+    Returns:
+        ``[..., out_features]``.
+    """
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.cisdl.linear(input, weight, bias)
+        return result
+    return _C.linear(input, weight, bias)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: IntOrPair | str = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """2-D cross-correlation; see ``torch.nn.functional.conv2d``.
+
+    ``y[n,k,p,q] = b[k] + sum_{c,r,s} x[n,c, p*stride + r*dilation - padding, ...] w[k,c,r,s]``
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
+        weight: ``[K, C/groups, R, S]``.
+        bias: ``[K]``, or None.
+        stride: integer or pair (height, width).
+        padding: integer, pair, ``"valid"`` (none) or ``"same"`` (output as large as the input; stride 1 only;
+            an odd total puts the extra row or column at the bottom or right).
+        dilation: integer or pair.
+        groups: divides C and K.
+
+    Returns:
+        ``[N, K, P, Q]`` with ``P = (H + padding - dilation*(R-1) - 1) // stride + 1``, or ``[K, P, Q]``.
+    """
+    strides = _pair("conv2d", "stride", stride)
+    dilations = _pair("conv2d", "dilation", dilation)
+    if isinstance(padding, str):
+        padding4 = _named_padding(padding, weight, strides, dilations)
+    else:
+        top, left = _pair("conv2d", "padding", padding)
+        padding4 = [top, top, left, left]
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.cisdl.conv2d(input, weight, bias, strides, padding4, dilations, groups)
+        return result
+    return _C.conv2d(input, weight, bias, strides, padding4, dilations, groups)
+
+
+def _named_padding(padding: str, weight: Tensor, stride: list[int], dilation: list[int]) -> list[int]:
+    """Top, bottom, left, right of ``"same"`` and ``"valid"``."""
+    if padding == "valid":
+        return [0, 0, 0, 0]
+    if padding != "same":
+        raise ValueError(f"conv2d: padding: expected integers, 'valid' or 'same', got {padding!r}")
+    if stride != [1, 1]:
+        raise ValueError(f"conv2d: padding: 'same' expects a stride of 1, got {stride}")
+    if weight.dim() != 4:
+        raise ValueError(f"conv2d: weight: expected shape [K, C/groups, R, S], got {list(weight.shape)}")
+    sides: list[int] = []
+    for size, step in zip(weight.shape[2:], dilation, strict=True):
+        total = step * (size - 1)
+        sides += [total // 2, total - total // 2]
+    return sides
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Maximum over windows; see ``torch.nn.functional.max_pool2d``. Padding never wins; a NaN always does.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
+        kernel_size, stride, padding, dilation: integer or pair; ``stride`` is ``kernel_size`` by default.
+        ceil_mode: round the output size up instead of down.
+        return_indices: also return where each maximum lies, ``h*W + w``, as int64.
+
+    Returns:
+        ``[N, C, P, Q]``, or the pair of it and its indices.
+    """
+    kernel = _pair("max_pool2d", "kernel_size", kernel_size)
+    window = (
+        kernel,
+        kernel if stride is None or stride == [] else _pair("max_pool2d", "stride", stride),
+        _pair("max_pool2d", "padding", padding),
+        _pair("max_pool2d", "dilation", dilation),
+        ceil_mode,
+    )
+    if torch.compiler.is_compiling():
+        if return_indices:
+            return torch.ops.cisdl.max_pool2d_with_indices(input, *window)
+        return torch.ops.cisdl.max_pool2d(input, *window)
+    if return_indices:
+        return _C.max_pool2d_with_indices(input, *window)
+    return _C.max_pool2d(input, *window)
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Mean over windows; see ``torch.nn.functional.avg_pool2d``.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
+        kernel_size, stride, padding: integer or pair; ``stride`` is ``kernel_size`` by default.
+        ceil_mode: round the output size up instead of down.
+        count_include_pad: padded zeros count in the divisor.
+        divisor_override: divide by this instead.
+
+    Returns:
+        ``[N, C, P, Q]``.
+    """
+    kernel = _pair("avg_pool2d", "kernel_size", kernel_size)
+    window = (
+        kernel,
+        kernel if stride is None or stride == [] else _pair("avg_pool2d", "stride", stride),
+        _pair("avg_pool2d", "padding", padding),
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.cisdl.avg_pool2d(input, *window)
+        return result
+    return _C.avg_pool2d(input, *window)
+
+
+def lstm_cell(
+    input: Tensor,
+    hx: Sequence[Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One step of a long short-term memory (Hochreiter & Schmidhuber 1997); see ``torch.lstm_cell``.
+
+    ``i, f, o = sigmoid(.)`` and ``g = tanh(.)`` of the four parts, in the order i, f, g, o, of
+    ``x W_ih^T + b_ih + h W_hh^T + b_hh``; then ``c' = f c + i g`` and ``h' = o tanh(c')``.
+
+    Args:
+        input: ``[batch, input_size]``.
+        hx: ``(h, c)``, each ``[batch, hidden_size]``.
+        w_ih: ``[4*hidden_size, input_size]``.
+        w_hh: ``[4*hidden_size, hidden_size]``.
+        b_ih, b_hh: ``[4*hidden_size]``, or None.
+
+    Returns:
+        ``(h', c')``, each ``[batch, hidden_size]``.
+    """
+    if len(hx) != 2:
+        raise ValueError(f"lstm_cell: hx: expected a pair (h, c), got {len(hx)} tensors")
+    h, c = hx
+    if torch.compiler.is_compiling():
+        result: tuple[Tensor, Tensor] = torch.ops.cisdl.lstm_cell(input, h, c, w_ih, w_hh, b_ih, b_hh)
+        return result
+    return _C.lstm_cell(input, h, c, w_ih, w_hh, b_ih, b_hh)

@@ -1,0 +1,81 @@
+"""Modules on our kernels: subclasses of torch's, with the same constructors, attributes and state_dict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cisdl_ops import functional
+
+__all__ = ["AvgPool2d", "Conv2d", "LSTMCell", "Linear", "MaxPool2d"]
+
+
+class Linear(torch.nn.Linear):
+    """``y = x W^T + b``; see ``torch.nn.Linear``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input, self.weight, self.bias)
+
+
+class Conv2d(torch.nn.Conv2d):
+    """2-D convolution; see ``torch.nn.Conv2d``. Every ``padding_mode`` is supported."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            sides = self._reversed_padding_repeated_twice
+            input = torch.nn.functional.pad(input, sides, mode=self.padding_mode)
+            padding = 0
+        return functional.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class MaxPool2d(torch.nn.MaxPool2d):
+    """Maximum over windows; see ``torch.nn.MaxPool2d``."""
+
+    def forward(self, input: Tensor) -> Any:
+        return functional.max_pool2d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            self.return_indices,
+        )
+
+
+class AvgPool2d(torch.nn.AvgPool2d):
+    """Mean over windows; see ``torch.nn.AvgPool2d``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.avg_pool2d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
+        )
+
+
+class LSTMCell(torch.nn.LSTMCell):
+    """One LSTM step; see ``torch.nn.LSTMCell``. Takes ``[batch, input_size]`` or ``[input_size]``."""
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        if input.dim() not in (1, 2):
+            raise ValueError(
+                f"LSTMCell: input: expected shape [batch, {self.input_size}] or [{self.input_size}], "
+                f"got {list(input.shape)}"
+            )
+        batched = input.dim() == 2
+        if hx is None:
+            zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
+            hx = (zeros, zeros)
+        h, c = hx
+        if not batched:
+            input, h, c = input.unsqueeze(0), h.unsqueeze(0), c.unsqueeze(0)
+        h, c = functional.lstm_cell(input, (h, c), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

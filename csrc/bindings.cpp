@@ -1,0 +1,127 @@
+// The pybind11 module cisdl_ops._C: a fast typed entry for each op, and facts about the build.
+//
+// The entries end in the same dispatcher as torch.ops.cisdl.*, so autograd, devices, tracing and fake tensors
+// behave alike; they only skip the parsing of a schema, which costs more than a small op itself.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <chrono>
+#include <vector>
+
+#include "cpu/dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using at::Tensor;
+using OptTensor = std::optional<Tensor>;
+using Ints = std::vector<int64_t>;
+using Release = py::call_guard<py::gil_scoped_release>;
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+Tensor linear(const Tensor& input, const Tensor& weight, const OptTensor& bias) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const OptTensor&)>("cisdl::linear");
+  return op.call(input, weight, bias);
+}
+
+Tensor conv2d(const Tensor& input, const Tensor& weight, const OptTensor& bias, const Ints& stride,
+              const Ints& padding, const Ints& dilation, int64_t groups) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const OptTensor&, at::IntArrayRef,
+                                        at::IntArrayRef, at::IntArrayRef, int64_t)>("cisdl::conv2d");
+  return op.call(input, weight, bias, stride, padding, dilation, groups);
+}
+
+Tensor max_pool2d(const Tensor& input, const Ints& kernel_size, const Ints& stride, const Ints& padding,
+                  const Ints& dilation, bool ceil_mode) {
+  static const auto op = find_op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                                        at::IntArrayRef, bool)>("cisdl::max_pool2d");
+  return op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
+}
+
+std::tuple<Tensor, Tensor> max_pool2d_with_indices(const Tensor& input, const Ints& kernel_size, const Ints& stride,
+                                                   const Ints& padding, const Ints& dilation, bool ceil_mode) {
+  static const auto op =
+      find_op<std::tuple<Tensor, Tensor>(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                                         at::IntArrayRef, bool)>("cisdl::max_pool2d_with_indices");
+  return op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
+}
+
+Tensor avg_pool2d(const Tensor& input, const Ints& kernel_size, const Ints& stride, const Ints& padding,
+                  bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor_override) {
+  static const auto op = find_op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, bool, bool,
+                                        std::optional<int64_t>)>("cisdl::avg_pool2d");
+  return op.call(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override);
+}
+
+std::tuple<Tensor, Tensor> lstm_cell(const Tensor& input, const Tensor& hx, const Tensor& cx, const Tensor& w_ih,
+                                     const Tensor& w_hh, const OptTensor& b_ih, const OptTensor& b_hh) {
+  static const auto op =
+      find_op<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                         const OptTensor&, const OptTensor&)>("cisdl::lstm_cell");
+  return op.call(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
+}
+
+// GFLOP/s of multiply-adds in registers on `threads` threads: the ceiling that `cisdl bench` measures against.
+double measure_peak_gflops(bool is_double, int threads, double seconds) {
+  const auto fma = is_double ? cisdl::peak_kernels().fma_f64 : cisdl::peak_kernels().fma_f32;
+  double best = 0;
+  const auto start = std::chrono::steady_clock::now();
+  const auto since = [](auto t) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count(); };
+  int64_t iterations = 1 << 12;
+  do {
+    const auto t = std::chrono::steady_clock::now();
+    std::vector<double> flops(threads);
+    at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) flops[i] = fma(iterations);
+    });
+    const double took = since(t);
+    double sum = 0;
+    for (double f : flops) sum += f;
+    if (took < 0.005) {
+      iterations *= 2;
+      continue;
+    }
+    best = std::max(best, sum / took * 1e-9);
+  } while (since(start) < seconds);
+  return best;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Compiled kernels of cisdl_ops; use cisdl_ops.functional.";
+  cisdl::isa_name();  // refuses a wrong CISDL_ISA or CISDL_IMPL at import, not in the middle of a training
+
+  m.def("linear", linear, Release());
+  m.def("conv2d", conv2d, Release());
+  m.def("max_pool2d", max_pool2d, Release());
+  m.def("max_pool2d_with_indices", max_pool2d_with_indices, Release());
+  m.def("avg_pool2d", avg_pool2d, Release());
+  m.def("lstm_cell", lstm_cell, Release());
+
+  m.def("isa", cisdl::isa_name);
+  m.def("isas_built", cisdl::isas_built);
+  m.def("isas_supported", cisdl::isas_supported);
+  m.def("op_names", [] {
+    std::vector<std::string> names;
+    for (int i = 0; i < static_cast<int>(cisdl::Op::count); ++i)
+      names.emplace_back(cisdl::op_name(static_cast<cisdl::Op>(i)));
+    return names;
+  });
+  m.def("implementations", [](const std::string& op) { return cisdl::implementations(cisdl::op_from_name(op)); });
+  m.def("last_implementation",
+        [](const std::string& op) { return cisdl::last_implementation(cisdl::op_from_name(op)); });
+  m.def("forced_implementation",
+        [](const std::string& op) { return cisdl::forced_implementation(cisdl::op_from_name(op)); });
+  m.def("force_implementation", [](const std::string& op, const std::string& name) {
+    cisdl::force_implementation(cisdl::op_from_name(op), name);
+  });
+  m.def("measure_peak_gflops", measure_peak_gflops, py::arg("is_double"), py::arg("threads"),
+        py::arg("seconds") = 0.3, Release());
+}

@@ -1,0 +1,71 @@
+// What each CPU source exports: one table of implementation lists per op family.
+//
+// linear.cpp, conv2d.cpp, pool2d.cpp and lstm_cell.cpp are compiled once per instruction set with
+// -DCISDL_ISA=<name> and export a single symbol each, `cisdl_<family>_<isa>`, through CISDL_EXPORT. All else in
+// those objects lies in anonymous namespaces: a linker that merged an inline function compiled for AVX-512 into
+// the copy that old CPUs run would end in SIGILL. tests/packaging checks it with nm.
+#pragma once
+
+#include "../common/implementation.h"
+#include "../common/problems.h"
+
+namespace cisdl {
+
+template <class T>
+struct LinearKernels {
+  ImplementationList<LinearForward<T>> forward;
+  ImplementationList<LinearBackwardInput<T>> backward_input;
+  ImplementationList<LinearBackwardWeight<T>> backward_weight;
+};
+
+template <class T>
+struct Conv2dKernels {
+  ImplementationList<Conv2dForward<T>> forward;
+  ImplementationList<Conv2dBackwardInput<T>> backward_input;
+  ImplementationList<Conv2dBackwardWeight<T>> backward_weight;
+};
+
+template <class T>
+struct Pool2dKernels {
+  ImplementationList<MaxPool2dForward<T>> max_forward;
+  ImplementationList<MaxPool2dBackward<T>> max_backward;
+  ImplementationList<AvgPool2dForward<T>> avg_forward;
+  ImplementationList<AvgPool2dBackward<T>> avg_backward;
+};
+
+template <class T>
+struct LstmCellKernels {
+  ImplementationList<LstmCellForward<T>> forward;
+  ImplementationList<LstmCellBackward<T>> backward;
+};
+
+// Measures what this instruction set can do, for `cisdl bench` (peak.cpp).
+struct PeakKernels {
+  double (*fma_f32)(int64_t iterations);  // runs independent FMAs in registers, returns how many flops it did
+  double (*fma_f64)(int64_t iterations);
+};
+
+// A family's two tables, one per element type.
+template <template <class> class Kernels>
+struct Family {
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+using LinearFamily = Family<LinearKernels>;
+using Conv2dFamily = Family<Conv2dKernels>;
+using Pool2dFamily = Family<Pool2dKernels>;
+using LstmCellFamily = Family<LstmCellKernels>;
+
+// Grow-only scratch memory of the calling thread, 64-byte aligned, contents undefined. A pointer stays valid
+// until the same thread asks for the same slot again. `shared` is for the thread that calls the kernel (packed
+// operands that all threads read), `local` for the body of a parallel_for, `extra` for a second one there.
+enum class Scratch : int { shared, shared2, local, extra, count };
+void* scratch(Scratch slot, int64_t bytes);
+
+}  // namespace cisdl
+
+#define CISDL_CONCAT_(a, b, c) a##b##_##c
+#define CISDL_CONCAT(a, b, c) CISDL_CONCAT_(a, b, c)
+// CISDL_EXPORT(linear, LinearFamily) { return {...}; }
+#define CISDL_EXPORT(family, Type) extern "C" const cisdl::Type* CISDL_CONCAT(cisdl_, family, CISDL_ISA)()

@@ -1,0 +1,220 @@
+// What every op needs around its kernel: checks that name the argument, sizes that may be symbolic, threads,
+// the device, and the two gates into autograd.
+//
+// An op is written once for three callers. `check_*` and the shape formulas are templates over the integer:
+// int64_t for real tensors, c10::SymInt for the Meta kernel, which torch.compile and FakeTensor run with
+// symbolic sizes. So a fake tensor is refused for the same reasons, with the same words, as a real one.
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/SymInt.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/library.h>
+
+#include <array>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+
+#include "../common/problems.h"
+#include "../cpu/dispatch.h"
+#ifdef CISDL_WITH_CUDA
+#include "../cuda/kernels.h"
+#endif
+
+namespace cisdl::ops {
+
+using at::Tensor;
+using std::optional;
+
+inline Tensor or_undefined(const optional<Tensor>& t) { return t.value_or(Tensor()); }
+inline optional<Tensor> or_none(const Tensor& t) { return t.defined() ? optional<Tensor>(t) : std::nullopt; }
+
+// ------------------------------------------------------------------------------------------------ sizes
+
+template <class I>
+c10::ArrayRef<I> sizes_of(const Tensor& t) {
+  if constexpr (std::is_same_v<I, c10::SymInt>) {
+    return t.sym_sizes();
+  } else {
+    return t.sizes();
+  }
+}
+
+template <class I>
+Tensor empty_of(c10::ArrayRef<I> sizes, const Tensor& like, at::MemoryFormat format = at::MemoryFormat::Contiguous) {
+  if constexpr (std::is_same_v<I, c10::SymInt>) {
+    return at::empty_symint(sizes, like.options(), format);
+  } else {
+    return at::empty(sizes, like.options(), format);
+  }
+}
+
+// An image tensor [N, C, H, W], or [C, H, W] taken as a batch of one.
+template <class I>
+struct ImageSizes {
+  I n, c, h, w;
+  bool batched;
+
+  // The same kind of tensor (batched or not) with other channels and size.
+  c10::SmallVector<I, 4> with(const I& channels, const I& height, const I& width) const {
+    if (batched) return {n, channels, height, width};
+    return {channels, height, width};
+  }
+};
+
+template <class I>
+ImageSizes<I> image_sizes(const char* op, const char* name, c10::ArrayRef<I> s) {
+  TORCH_CHECK(s.size() == 4 || s.size() == 3, op, ": ", name,
+              ": expected shape [N, C, H, W] or [C, H, W], got ", s);
+  if (s.size() == 4) return {s[0], s[1], s[2], s[3], true};
+  return {I(1), s[0], s[1], s[2], false};
+}
+
+inline bool is_channels_last(const Tensor& t) {
+  return t.dim() == 4 && t.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+}
+
+inline at::MemoryFormat memory_format(bool channels_last) {
+  return channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
+inline Layout layout_of(bool channels_last) { return channels_last ? Layout::nhwc : Layout::nchw; }
+
+// ----------------------------------------------------------------------------------------------- checks
+
+inline const char* dtype_name(at::ScalarType type) {
+  switch (type) {
+    case at::kFloat: return "float32";
+    case at::kDouble: return "float64";
+    case at::kHalf: return "float16";
+    case at::kBFloat16: return "bfloat16";
+    case at::kLong: return "int64";
+    case at::kInt: return "int32";
+    case at::kShort: return "int16";
+    case at::kChar: return "int8";
+    case at::kByte: return "uint8";
+    case at::kBool: return "bool";
+    case at::kComplexFloat: return "complex64";
+    case at::kComplexDouble: return "complex128";
+    default: return c10::toString(type);
+  }
+}
+
+inline void check_dtype(const char* op, const char* name, const Tensor& t) {
+  TORCH_CHECK(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, op, ": ", name,
+              ": expected dtype float32 or float64, got ", dtype_name(t.scalar_type()));
+}
+
+// t must have the dtype and device of `like`.
+inline void check_like(const char* op, const char* name, const Tensor& t, const char* like_name, const Tensor& like) {
+  TORCH_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", name, ": expected dtype ",
+              dtype_name(like.scalar_type()), " as ", like_name, ", got ", dtype_name(t.scalar_type()));
+  TORCH_CHECK(t.device() == like.device(), op, ": ", name, ": expected device ", like.device(), " as ", like_name,
+              ", got ", t.device());
+}
+
+template <class I>
+void check_shape(const char* op, const char* name, const Tensor& t, c10::ArrayRef<I> expected) {
+  const auto got = sizes_of<I>(t);
+  TORCH_CHECK(got.equals(expected), op, ": ", name, ": expected shape ", expected, ", got ", got);
+}
+
+// Two integers, each at least `least`: stride, dilation, kernel_size, padding.
+inline void check_pair(const char* op, const char* name, at::IntArrayRef v, int64_t least) {
+  TORCH_CHECK(v.size() == 2 && v[0] >= least && v[1] >= least, op, ": ", name, ": expected two integers >= ", least,
+              ", got ", v);
+}
+
+// ---------------------------------------------------------------------------------------------- running
+
+inline Parallel torch_threads() {
+  return {at::in_parallel_region() ? 1 : at::get_num_threads(),
+          [](int64_t n, int64_t grain, void (*body)(void*, int64_t, int64_t), void* arg) {
+            at::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) { body(arg, begin, end); });
+          }};
+}
+
+// Runs a kernel where `on` lives: on the CPU the chosen implementation of `list`, on a GPU our CUDA kernel, on
+// the current stream of that device.
+template <class Args>
+void run(Op op, const Tensor& on, const ImplementationList<Args>& list, const Args& args) {
+  if (on.device().is_cpu()) {
+    choose(op, list, args).run(args, torch_threads());
+    return;
+  }
+#ifdef CISDL_WITH_CUDA
+  const c10::impl::VirtualGuardImpl impl(on.device().type());
+  const c10::DeviceGuard guard(on.device());
+  void* stream = impl.getStreamNativeHandle(impl.getStream(on.device()));
+  const char* error = cuda::run(args, stream);
+  TORCH_CHECK(!error, op_name(op), ": CUDA kernel on ", on.device(), " failed: ", error);
+  record_implementation(op, "cuda");
+#else
+  TORCH_CHECK(false, op_name(op), ": expected a tensor on the cpu, got ", on.device(),
+              " (this build has no CUDA kernels; install nvcc and rebuild with: pip install --no-build-isolation "
+              "--no-deps -e .)");
+#endif
+}
+
+// Calls f(T{}) with T the element type.
+template <class F>
+void with_dtype(at::ScalarType type, F&& f) {
+  if (type == at::kFloat) {
+    f(float{});
+  } else {
+    f(double{});
+  }
+}
+
+template <class T>
+const T* data_or_null(const Tensor& t) {
+  return t.defined() ? t.const_data_ptr<T>() : nullptr;
+}
+
+template <class T>
+T* mutable_or_null(const Tensor& t) {
+  return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
+}
+
+// --------------------------------------------------------------------------------------------- autograd
+
+// Whether a call must be recorded: a gradient is wanted, or forward-mode AD is at work, which the recording
+// then refuses (unasked, it would get silent zeros).
+template <class... Ts>
+bool needs_autograd(const Ts&... tensors) {
+  const bool reverse = at::GradMode::is_enabled() && (... || (tensors.defined() && tensors.requires_grad()));
+  return reverse || (... || torch::autograd::isFwGradDefined(tensors));
+}
+
+// Typed handle of an op, looked up once.
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+inline c10::SmallVector<int64_t, 4> saved_ints(torch::autograd::AutogradContext* ctx, const char* name) {
+  const auto list = ctx->saved_data[name].toIntVector();
+  return {list.begin(), list.end()};
+}
+
+// Whether an optional input's gradient is wanted; torch numbers only the inputs that are there, and `index` is
+// this one's number if so.
+inline bool needs_grad_if(torch::autograd::AutogradContext* ctx, const char* present, size_t index) {
+  return ctx->saved_data[present].toBool() && ctx->needs_input_grad(index);
+}
+
+}  // namespace cisdl::ops
+
+// Registers the same functions for every device: they reach it through run(), which refuses a GPU in a sentence
+// where the build has no CUDA kernels.
+#define CISDL_REGISTER_KERNELS(register_with)              \
+  TORCH_LIBRARY_IMPL(cisdl, CPU, m) { register_with(m); }  \
+  TORCH_LIBRARY_IMPL(cisdl, CUDA, m) { register_with(m); }

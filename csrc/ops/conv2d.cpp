@@ -1,0 +1,211 @@
+// cisdl::conv2d and its gradient.
+//
+// Padding is four numbers, top, bottom, left, right: padding='same' is asymmetric for even kernels. A tensor in
+// channels_last keeps that layout through the kernel and into the result, as in torch.
+#include "common.h"
+
+namespace cisdl::ops {
+namespace {
+
+using Ints = at::IntArrayRef;
+using ForwardSignature = Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, Ints, Ints, Ints, int64_t);
+using BackwardSignature = std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, Ints, Ints,
+                                                             Ints, int64_t, std::array<bool, 3>);
+
+const auto& forward_op() {
+  static const auto op = find_op<ForwardSignature>("cisdl::conv2d");
+  return op;
+}
+
+const auto& backward_op() {
+  static const auto op = find_op<BackwardSignature>("cisdl::conv2d_backward");
+  return op;
+}
+
+struct Options {
+  Ints stride, padding, dilation;
+  int64_t groups;
+};
+
+template <class I>
+I out_size(const char* dim, const I& in, int64_t before, int64_t after, const I& kernel, int64_t stride,
+           int64_t dilation) {
+  const I reach = (kernel - 1) * dilation + 1;
+  const I padded = in + (before + after);
+  TORCH_CHECK(padded >= reach, "conv2d: input: expected a padded ", dim, " of at least ", reach, " (kernel of ",
+              kernel, " with dilation ", dilation, "), got ", padded);
+  return (padded - reach) / stride + 1;
+}
+
+// The shape of the output, after every check.
+template <class I>
+c10::SmallVector<I, 4> check_forward(const Tensor& input, const Tensor& weight, const Tensor& bias,
+                                     const Options& o) {
+  const char* op = "conv2d";
+  check_dtype(op, "input", input);
+  check_like(op, "weight", weight, "input", input);
+  check_pair(op, "stride", o.stride, 1);
+  check_pair(op, "dilation", o.dilation, 1);
+  TORCH_CHECK(o.padding.size() == 4 && *std::min_element(o.padding.begin(), o.padding.end()) >= 0, op,
+              ": padding: expected integers >= 0 (top, bottom, left, right), got ", o.padding);
+  const auto x = image_sizes<I>(op, "input", sizes_of<I>(input));
+  const auto w = sizes_of<I>(weight);
+  TORCH_CHECK(w.size() == 4 && w[2] >= 1 && w[3] >= 1, op,
+              ": weight: expected shape [out_channels, in_channels/groups, kernel_h, kernel_w], got ", w);
+  TORCH_CHECK(o.groups >= 1, op, ": groups: expected an integer >= 1, got ", o.groups);
+  TORCH_CHECK(w[0] % o.groups == 0, op, ": weight: expected out_channels divisible by groups = ", o.groups, ", got ",
+              w[0]);
+  TORCH_CHECK(x.c == w[1] * o.groups, op, ": input: expected ", w[1] * o.groups, " channels (weight ", w,
+              " with groups = ", o.groups, "), got ", x.c, " in shape ", sizes_of<I>(input));
+  if (bias.defined()) {
+    check_like(op, "bias", bias, "input", input);
+    check_shape<I>(op, "bias", bias, {w[0]});
+  }
+  return x.with(w[0], out_size<I>("height", x.h, o.padding[0], o.padding[1], w[2], o.stride[0], o.dilation[0]),
+                out_size<I>("width", x.w, o.padding[2], o.padding[3], w[3], o.stride[1], o.dilation[1]));
+}
+
+bool use_channels_last(const Tensor& input, const Tensor& weight) {
+  return input.dim() == 4 && (is_channels_last(input) || is_channels_last(weight));
+}
+
+Conv2dProblem problem_of(const Tensor& input, const Tensor& weight, Ints output, const Options& o) {
+  const auto x = image_sizes<int64_t>("conv2d", "input", input.sizes());
+  const auto y = image_sizes<int64_t>("conv2d", "output", output);
+  return {x.n,         x.c,         x.h,         x.w,          weight.size(0), weight.size(2), weight.size(3), y.h,
+          y.w,         o.stride[0], o.stride[1], o.padding[0], o.padding[2],   o.dilation[0],  o.dilation[1],  o.groups};
+}
+
+Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg, Ints stride, Ints padding,
+               Ints dilation, int64_t groups) {
+  const Tensor bias = or_undefined(bias_arg);
+  const Options o{stride, padding, dilation, groups};
+  const auto shape = check_forward<int64_t>(input, weight, bias, o);
+  const bool last = use_channels_last(input, weight);
+  const auto format = memory_format(last);
+  Tensor output = empty_of<int64_t>(shape, input, format);
+  if (output.numel() == 0) return output;
+  const Tensor x = input.contiguous(format), w = weight.contiguous(format);
+  const Tensor b = bias.defined() ? bias.contiguous() : bias;
+  with_dtype(input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    run(Op::conv2d, input, of_type<T>(conv2d_kernels()).forward,
+        Conv2dForward<T>{problem_of(input, weight, shape, o), layout_of(last), x.const_data_ptr<T>(),
+                         w.const_data_ptr<T>(), data_or_null<T>(b), output.mutable_data_ptr<T>()});
+  });
+  return output;
+}
+
+Tensor forward_meta(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias, Ints stride,
+                    Ints padding, Ints dilation, int64_t groups) {
+  const auto shape =
+      check_forward<c10::SymInt>(input, weight, or_undefined(bias), {stride, padding, dilation, groups});
+  return empty_of<c10::SymInt>(shape, input, memory_format(use_channels_last(input, weight)));
+}
+
+template <class I>
+std::tuple<Tensor, Tensor, Tensor> check_backward(const Tensor& grad_output, const Tensor& input,
+                                                  const Tensor& weight, Ints stride, Ints padding, Ints dilation,
+                                                  int64_t groups, std::array<bool, 3> mask) {
+  const auto shape = check_forward<I>(input, weight, Tensor(), {stride, padding, dilation, groups});
+  check_like("conv2d_backward", "grad_output", grad_output, "input", input);
+  check_shape<I>("conv2d_backward", "grad_output", grad_output, shape);
+  const auto format = memory_format(use_channels_last(input, weight));
+  return {mask[0] ? empty_of<I>(sizes_of<I>(input), input, format) : Tensor(),
+          mask[1] ? empty_of<I>(sizes_of<I>(weight), weight, format) : Tensor(),
+          mask[2] ? empty_of<I>({sizes_of<I>(weight)[0]}, weight) : Tensor()};
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input, const Tensor& weight,
+                                            Ints stride, Ints padding, Ints dilation, int64_t groups,
+                                            std::array<bool, 3> mask) {
+  auto grads = check_backward<int64_t>(grad_output, input, weight, stride, padding, dilation, groups, mask);
+  auto& [grad_input, grad_weight, grad_bias] = grads;
+  const Options o{stride, padding, dilation, groups};
+  const Conv2dProblem p = problem_of(input, weight, grad_output.sizes(), o);
+  const bool last = use_channels_last(input, weight);
+  const auto format = memory_format(last);
+  const Tensor g = grad_output.contiguous(format);
+  with_dtype(input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    const auto& kernels = of_type<T>(conv2d_kernels());
+    if (mask[0] && grad_input.numel() > 0) {
+      const Tensor w = weight.contiguous(format);
+      run(Op::conv2d_backward_input, input, kernels.backward_input,
+          Conv2dBackwardInput<T>{p, layout_of(last), g.const_data_ptr<T>(), w.const_data_ptr<T>(),
+                                 grad_input.mutable_data_ptr<T>()});
+    }
+    if ((mask[1] || mask[2]) && p.out_channels > 0) {
+      const Tensor x = mask[1] ? input.contiguous(format) : Tensor();
+      run(Op::conv2d_backward_weight, input, kernels.backward_weight,
+          Conv2dBackwardWeight<T>{p, layout_of(last), g.const_data_ptr<T>(), data_or_null<T>(x),
+                                  mutable_or_null<T>(grad_weight), mutable_or_null<T>(grad_bias)});
+    }
+  });
+  return grads;
+}
+
+class Conv2dFunction : public torch::autograd::Function<Conv2dFunction> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& input, const Tensor& weight,
+                        const optional<Tensor>& bias, Ints stride, Ints padding, Ints dilation, int64_t groups) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({input, weight});
+    ctx->saved_data["has_bias"] = bias.has_value();
+    ctx->saved_data["stride"] = stride;
+    ctx->saved_data["padding"] = padding;
+    ctx->saved_data["dilation"] = dilation;
+    ctx->saved_data["groups"] = groups;
+    return forward_op().call(input, weight, bias, stride, padding, dilation, groups);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto [grad_input, grad_weight, grad_bias] = backward_op().call(
+        grads[0], saved[0], saved[1], saved_ints(ctx, "stride"), saved_ints(ctx, "padding"),
+        saved_ints(ctx, "dilation"), ctx->saved_data["groups"].toInt(),
+        {ctx->needs_input_grad(0), ctx->needs_input_grad(1), needs_grad_if(ctx, "has_bias", 2)});
+    return {grad_input, grad_weight, grad_bias, {}, {}, {}, {}};
+  }
+};
+
+Tensor forward_autograd(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias, Ints stride,
+                        Ints padding, Ints dilation, int64_t groups) {
+  if (needs_autograd(input, weight, or_undefined(bias)))
+    return Conv2dFunction::apply(input, weight, bias, stride, padding, dilation, groups);
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return forward_op().call(input, weight, bias, stride, padding, dilation, groups);
+}
+
+void register_kernels(torch::Library& m) {
+  m.impl("conv2d", forward);
+  m.impl("conv2d_backward", backward);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(cisdl, m) {
+  m.def(
+      "conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int groups) "
+      "-> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  m.def(
+      "conv2d_backward(Tensor grad_output, Tensor input, Tensor weight, int[2] stride, int[4] padding, int[2] "
+      "dilation, int groups, bool[3] output_mask) -> (Tensor, Tensor, Tensor)",
+      {at::Tag::pt2_compliant_tag});
+}
+
+CISDL_REGISTER_KERNELS(register_kernels)
+
+TORCH_LIBRARY_IMPL(cisdl, Meta, m) {
+  m.impl("conv2d", forward_meta);
+  m.impl("conv2d_backward", check_backward<c10::SymInt>);
+}
+
+TORCH_LIBRARY_IMPL(cisdl, Autograd, m) {
+  m.impl("conv2d", forward_autograd);
+  m.impl("conv2d_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace cisdl::ops

@@ -1,0 +1,156 @@
+// cisdl::linear and its gradient: y = x W^T + b over the last dimension of x.
+#include "common.h"
+
+namespace cisdl::ops {
+namespace {
+
+using ForwardSignature = Tensor(const Tensor&, const Tensor&, const optional<Tensor>&);
+using BackwardSignature = std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&,
+                                                             std::array<bool, 3>);
+
+const auto& forward_op() {
+  static const auto op = find_op<ForwardSignature>("cisdl::linear");
+  return op;
+}
+
+const auto& backward_op() {
+  static const auto op = find_op<BackwardSignature>("cisdl::linear_backward");
+  return op;
+}
+
+// The shape of the output, after every check.
+template <class I>
+c10::SmallVector<I, 4> check_forward(const Tensor& input, const Tensor& weight, const Tensor& bias) {
+  const char* op = "linear";
+  check_dtype(op, "input", input);
+  check_like(op, "weight", weight, "input", input);
+  const auto x = sizes_of<I>(input);
+  const auto w = sizes_of<I>(weight);
+  TORCH_CHECK(w.size() == 2, op, ": weight: expected shape [out_features, in_features], got ", w);
+  TORCH_CHECK(!x.empty(), op, ": input: expected shape [..., ", w[1], "], got a scalar");
+  TORCH_CHECK(x.back() == w[1], op, ": input: expected ", w[1], " features in the last dimension as weight ", w,
+              " has, got shape ", x);
+  if (bias.defined()) {
+    check_like(op, "bias", bias, "input", input);
+    check_shape<I>(op, "bias", bias, {w[0]});
+  }
+  c10::SmallVector<I, 4> shape(x.begin(), x.end());
+  shape.back() = w[0];
+  return shape;
+}
+
+LinearProblem problem_of(const Tensor& input, const Tensor& weight) {
+  int64_t batch = 1;
+  for (int64_t d = 0; d + 1 < input.dim(); ++d) batch *= input.size(d);
+  return {batch, weight.size(1), weight.size(0)};
+}
+
+Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg) {
+  const Tensor bias = or_undefined(bias_arg);
+  const auto shape = check_forward<int64_t>(input, weight, bias);
+  const Tensor x = input.contiguous(), w = weight.contiguous(), b = bias.defined() ? bias.contiguous() : bias;
+  Tensor output = empty_of<int64_t>(shape, input);
+  if (output.numel() == 0) return output;
+  with_dtype(input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    run(Op::linear, input, of_type<T>(linear_kernels()).forward,
+        LinearForward<T>{problem_of(input, weight), x.const_data_ptr<T>(), w.const_data_ptr<T>(), data_or_null<T>(b),
+                         output.mutable_data_ptr<T>()});
+  });
+  return output;
+}
+
+Tensor forward_meta(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias) {
+  const auto shape = check_forward<c10::SymInt>(input, weight, or_undefined(bias));
+  return empty_of<c10::SymInt>(shape, input);
+}
+
+template <class I>
+std::tuple<Tensor, Tensor, Tensor> check_backward(const Tensor& grad_output, const Tensor& input,
+                                                  const Tensor& weight, std::array<bool, 3> mask) {
+  const auto shape = check_forward<I>(input, weight, Tensor());
+  check_like("linear_backward", "grad_output", grad_output, "input", input);
+  check_shape<I>("linear_backward", "grad_output", grad_output, shape);
+  return {mask[0] ? empty_of<I>(sizes_of<I>(input), input) : Tensor(),
+          mask[1] ? empty_of<I>(sizes_of<I>(weight), weight) : Tensor(),
+          mask[2] ? empty_of<I>({sizes_of<I>(weight)[0]}, weight) : Tensor()};
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input, const Tensor& weight,
+                                            std::array<bool, 3> mask) {
+  auto grads = check_backward<int64_t>(grad_output, input, weight, mask);
+  auto& [grad_input, grad_weight, grad_bias] = grads;
+  const LinearProblem p = problem_of(input, weight);
+  const Tensor g = grad_output.contiguous();
+  with_dtype(input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    const auto& kernels = of_type<T>(linear_kernels());
+    if (mask[0] && grad_input.numel() > 0) {
+      const Tensor w = weight.contiguous();
+      run(Op::linear_backward_input, input, kernels.backward_input,
+          LinearBackwardInput<T>{p, g.const_data_ptr<T>(), w.const_data_ptr<T>(), grad_input.mutable_data_ptr<T>()});
+    }
+    if ((mask[1] || mask[2]) && p.out_features > 0) {
+      const Tensor x = mask[1] ? input.contiguous() : Tensor();
+      run(Op::linear_backward_weight, input, kernels.backward_weight,
+          LinearBackwardWeight<T>{p, g.const_data_ptr<T>(), data_or_null<T>(x), mutable_or_null<T>(grad_weight),
+                                  mutable_or_null<T>(grad_bias)});
+    }
+  });
+  return grads;
+}
+
+class LinearFunction : public torch::autograd::Function<LinearFunction> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& input, const Tensor& weight,
+                        const optional<Tensor>& bias) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    ctx->save_for_backward({input, weight});
+    ctx->saved_data["has_bias"] = bias.has_value();
+    return forward_op().call(input, weight, bias);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto [grad_input, grad_weight, grad_bias] =
+        backward_op().call(grads[0], saved[0], saved[1],
+                           {ctx->needs_input_grad(0), ctx->needs_input_grad(1), needs_grad_if(ctx, "has_bias", 2)});
+    return {grad_input, grad_weight, grad_bias};
+  }
+};
+
+Tensor forward_autograd(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias) {
+  if (needs_autograd(input, weight, or_undefined(bias))) return LinearFunction::apply(input, weight, bias);
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return forward_op().call(input, weight, bias);
+}
+
+void register_kernels(torch::Library& m) {
+  m.impl("linear", forward);
+  m.impl("linear_backward", backward);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(cisdl, m) {
+  m.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", {at::Tag::pt2_compliant_tag});
+  m.def(
+      "linear_backward(Tensor grad_output, Tensor input, Tensor weight, bool[3] output_mask) -> (Tensor, Tensor, "
+      "Tensor)",
+      {at::Tag::pt2_compliant_tag});
+}
+
+CISDL_REGISTER_KERNELS(register_kernels)
+
+TORCH_LIBRARY_IMPL(cisdl, Meta, m) {
+  m.impl("linear", forward_meta);
+  m.impl("linear_backward", check_backward<c10::SymInt>);
+}
+
+TORCH_LIBRARY_IMPL(cisdl, Autograd, m) {
+  m.impl("linear", forward_autograd);
+  m.impl("linear_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace cisdl::ops
