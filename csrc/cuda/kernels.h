@@ -1,0 +1,42 @@
+// What csrc/ops may ask of a CUDA GPU: one `run` per problem of csrc/common/problems.h.
+//
+// Plain C++, no CUDA header needed: a stream travels as `void*` (a cudaStream_t). All pointers of a problem are
+// device pointers on the current device, which the caller has set. A call enqueues kernels on the stream and
+// returns: it allocates nothing, waits for nothing and may be captured in a CUDA graph. Results are the same on
+// every run (no floating-point atomics). Every `run` exists for float and double and answers nullptr, or in
+// words why a launch failed (the text of cudaGetErrorString).
+#pragma once
+
+#include "../common/problems.h"
+
+namespace cisdl::cuda {
+
+template <class T>
+const char* run(const LinearForward<T>& args, void* stream);
+template <class T>
+const char* run(const LinearBackwardInput<T>& args, void* stream);
+template <class T>
+const char* run(const LinearBackwardWeight<T>& args, void* stream);
+
+template <class T>
+const char* run(const Conv2dForward<T>& args, void* stream);
+template <class T>
+const char* run(const Conv2dBackwardInput<T>& args, void* stream);
+template <class T>
+const char* run(const Conv2dBackwardWeight<T>& args, void* stream);
+
+template <class T>
+const char* run(const MaxPool2dForward<T>& args, void* stream);
+template <class T>
+const char* run(const MaxPool2dBackward<T>& args, void* stream);
+template <class T>
+const char* run(const AvgPool2dForward<T>& args, void* stream);
+template <class T>
+const char* run(const AvgPool2dBackward<T>& args, void* stream);
+
+template <class T>
+const char* run(const LstmCellForward<T>& args, void* stream);
+template <class T>
+const char* run(const LstmCellBackward<T>& args, void* stream);
+
+}  // namespace cisdl::cuda

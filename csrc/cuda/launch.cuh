@@ -1,0 +1,80 @@
+// The one way a kernel is launched, and the few words kernels are written in.
+//
+// Every kernel here walks its work with a grid-stride loop over int64 indices along grid.x alone, so a launch
+// needs nothing but the number of blocks that would be ideal: `launch` leaves out empty work, keeps the grid
+// within the hardware's limit and reports a launch that failed. tests/cuda_emulation compiles the same sources as
+// plain C++; what differs there, shared memory and the launch itself, is in this file.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/problems.h"
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+// A variable in shared memory: CISDL_SHARED(Tiles, tiles);
+#define CISDL_SHARED(Type, name) __shared__ Type name
+#endif
+
+namespace cisdl::cuda {
+
+// Threads of a block, in every kernel.
+constexpr int kThreads = 256;
+
+// Blocks beyond this number take turns in the grid-stride loop. The hardware's limit for grid.x is 2^31 - 1.
+constexpr int64_t kMaxBlocks = int64_t{1} << 30;
+
+// Runs kernel(args...) in `blocks` blocks of kThreads threads. nullptr, or why it could not be launched.
+template <class Kernel, class... Args>
+const char* launch(Kernel* kernel, int64_t blocks, void* stream, const Args&... args) {
+  if (blocks <= 0) return nullptr;
+  const auto grid = static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks);
+#ifdef __CUDACC__
+  kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args...);
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+#else
+  return emulation::launch(kernel, grid, kThreads, stream, args...);
+#endif
+}
+
+__host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Runs kernel(args...) with one thread for each of n elements.
+template <class Kernel, class... Args>
+const char* launch_elements(Kernel* kernel, int64_t n, void* stream, const Args&... args) {
+  return launch(kernel, divide_up(n, kThreads), stream, args...);
+}
+
+// Calls body(i) for those i of [0, n) that fall to this thread; neighbouring threads get neighbouring i.
+template <class Body>
+__device__ void for_each_element(int64_t n, const Body& body) {
+  const int64_t step = int64_t{gridDim.x} * kThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < n; i += step) body(i);
+}
+
+// Splits `index`, not negative: returns index / size and leaves index % size. (Where both fit in 32 bits, as they
+// nearly always do, this is a fraction of the cost of a 64-bit division.)
+__device__ inline int64_t divide_off(int64_t& index, int64_t size) {
+  int64_t quotient;
+  if (((index | size) >> 32) == 0) {
+    quotient = static_cast<uint32_t>(index) / static_cast<uint32_t>(size);
+  } else {
+    quotient = index / size;
+  }
+  index -= quotient * size;
+  return quotient;
+}
+
+// The place of one element of an image tensor, and how far apart its elements lie.
+struct ImageStrides {
+  int64_t n, c, h, w;
+};
+
+inline ImageStrides image_strides(Layout layout, int64_t channels, int64_t height, int64_t width) {
+  const int64_t cell = layout == Layout::nchw ? 1 : channels;
+  const int64_t channel = layout == Layout::nchw ? height * width : 1;
+  return {channels * height * width, channel, width * cell, cell};
+}
+
+}  // namespace cisdl::cuda

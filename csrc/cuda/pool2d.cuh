@@ -1,0 +1,168 @@
+// Max and average pooling, forward and backward, one thread per element of the result.
+//
+// Pooling does almost no arithmetic, so all that counts is memory: neighbouring threads write neighbouring
+// elements in either layout, and what windows share is read again from the caches. Backward gathers: each input
+// cell looks through the windows that contain it, in the order of the output, and adds up what comes back from
+// those; every cell is written once, nothing needs clearing first, there are no atomics and the sum's order is
+// fixed.
+//
+// Both layouts share one kernel: a place is decoded from the element's number, then strides lead to the others.
+#pragma once
+
+#include <cmath>
+
+#include "launch.cuh"
+
+namespace cisdl::cuda {
+
+struct Place {
+  int64_t n, c, h, w;
+};
+
+// The place of element `index` of an image tensor.
+__device__ inline Place split_place(int64_t index, Layout layout, int64_t channels, int64_t height,
+                                    int64_t width) {
+  Place at;
+  if (layout == Layout::nchw) {
+    at.w = index;
+    at.h = divide_off(at.w, width);
+    at.c = divide_off(at.h, height);
+    at.n = divide_off(at.c, channels);
+  } else {
+    at.c = index;
+    at.w = divide_off(at.c, channels);
+    at.h = divide_off(at.w, width);
+    at.n = divide_off(at.h, height);
+  }
+  return at;
+}
+
+// The output along one axis whose window sees input cell `cell` through window cell `r`, or -1.
+__device__ inline int64_t window_through(int64_t cell, int64_t r, int64_t stride, int64_t pad, int64_t dilation,
+                                         int64_t out_size) {
+  int64_t begin = cell + pad - r * dilation;
+  if (begin < 0) return -1;
+  const int64_t window = divide_off(begin, stride);
+  return begin == 0 && window < out_size ? window : -1;
+}
+
+// A window without any cell inside the image gives -inf and an index that no cell has.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    max_pool2d_kernel(const __grid_constant__ MaxPool2dForward<T> args, const __grid_constant__ ImageStrides in) {
+  const Pool2dProblem& p = args.p;
+  for_each_element(p.batch * p.channels * p.out_h * p.out_w, [&](int64_t i) {
+    const Place out = split_place(i, args.layout, p.channels, p.out_h, p.out_w);
+    const T* input = args.input + out.n * in.n + out.c * in.c;
+    T best = -INFINITY;
+    int64_t window = -1;
+    int64_t flat = -1;
+    for (int64_t r = 0; r < p.kernel_h; ++r) {
+      const int64_t h = out.h * p.stride_h - p.pad_h + r * p.dilation_h;
+      if (h < 0 || h >= p.in_h) continue;
+      for (int64_t s = 0; s < p.kernel_w; ++s) {
+        const int64_t w = out.w * p.stride_w - p.pad_w + s * p.dilation_w;
+        if (w < 0 || w >= p.in_w) continue;
+        const T value = input[h * in.h + w * in.w];
+        if (flat < 0 || value > best || value != value) {  // the first cell, a greater one, a NaN
+          best = value;
+          window = r * p.kernel_w + s;
+          flat = h * p.in_w + w;
+        }
+      }
+    }
+    args.output[i] = best;
+    if (args.index == PoolIndex::window) static_cast<uint8_t*>(args.indices)[i] = static_cast<uint8_t>(window);
+    if (args.index == PoolIndex::flat) static_cast<int64_t*>(args.indices)[i] = flat;
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    max_pool2d_backward_kernel(const __grid_constant__ MaxPool2dBackward<T> args,
+                               const __grid_constant__ ImageStrides out) {
+  const Pool2dProblem& p = args.p;
+  for_each_element(p.batch * p.channels * p.in_h * p.in_w, [&](int64_t i) {
+    const Place in = split_place(i, args.layout, p.channels, p.in_h, p.in_w);
+    const int64_t image = in.n * out.n + in.c * out.c;
+    const int64_t flat = in.h * p.in_w + in.w;
+    T sum = 0;
+    for (int64_t r = p.kernel_h - 1; r >= 0; --r) {
+      const int64_t h = window_through(in.h, r, p.stride_h, p.pad_h, p.dilation_h, p.out_h);
+      if (h < 0) continue;
+      for (int64_t s = p.kernel_w - 1; s >= 0; --s) {
+        const int64_t w = window_through(in.w, s, p.stride_w, p.pad_w, p.dilation_w, p.out_w);
+        if (w < 0) continue;
+        const int64_t o = image + h * out.h + w * out.w;
+        const bool won = args.index == PoolIndex::window
+                             ? static_cast<const uint8_t*>(args.indices)[o] == r * p.kernel_w + s
+                             : static_cast<const int64_t*>(args.indices)[o] == flat;
+        if (won) sum += args.grad_output[o];
+      }
+    }
+    args.grad_input[i] = sum;
+  });
+}
+
+// The cells of one average-pooling window along one axis.
+struct WindowSpan {
+  int64_t begin, end;  // inside the image
+  int64_t padded;      // how many cells lie inside the padded image
+};
+
+__device__ inline WindowSpan window_span(int64_t window, int64_t kernel, int64_t stride, int64_t pad,
+                                         int64_t size) {
+  const int64_t begin = window * stride - pad;
+  const int64_t padded_end = begin + kernel < size + pad ? begin + kernel : size + pad;
+  return {begin > 0 ? begin : 0, padded_end < size ? padded_end : size, padded_end - begin};
+}
+
+// By what an average-pooling window divides. Args is AvgPool2dForward or AvgPool2dBackward.
+template <class Args>
+__device__ int64_t window_divisor(const Args& args, const WindowSpan& rows, const WindowSpan& columns) {
+  if (args.divisor_override != 0) return args.divisor_override;
+  if (args.count_include_pad) return rows.padded * columns.padded;
+  return (rows.end - rows.begin) * (columns.end - columns.begin);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    avg_pool2d_kernel(const __grid_constant__ AvgPool2dForward<T> args, const __grid_constant__ ImageStrides in) {
+  const Pool2dProblem& p = args.p;
+  for_each_element(p.batch * p.channels * p.out_h * p.out_w, [&](int64_t i) {
+    const Place out = split_place(i, args.layout, p.channels, p.out_h, p.out_w);
+    const WindowSpan rows = window_span(out.h, p.kernel_h, p.stride_h, p.pad_h, p.in_h);
+    const WindowSpan columns = window_span(out.w, p.kernel_w, p.stride_w, p.pad_w, p.in_w);
+    const T* input = args.input + out.n * in.n + out.c * in.c;
+    T sum = 0;
+    for (int64_t h = rows.begin; h < rows.end; ++h)
+      for (int64_t w = columns.begin; w < columns.end; ++w) sum += input[h * in.h + w * in.w];
+    args.output[i] = sum / static_cast<T>(window_divisor(args, rows, columns));
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    avg_pool2d_backward_kernel(const __grid_constant__ AvgPool2dBackward<T> args,
+                               const __grid_constant__ ImageStrides out) {
+  const Pool2dProblem& p = args.p;
+  for_each_element(p.batch * p.channels * p.in_h * p.in_w, [&](int64_t i) {
+    const Place in = split_place(i, args.layout, p.channels, p.in_h, p.in_w);
+    const T* grad_output = args.grad_output + in.n * out.n + in.c * out.c;
+    T sum = 0;
+    for (int64_t r = p.kernel_h - 1; r >= 0; --r) {
+      const int64_t h = window_through(in.h, r, p.stride_h, p.pad_h, 1, p.out_h);
+      if (h < 0) continue;
+      const WindowSpan rows = window_span(h, p.kernel_h, p.stride_h, p.pad_h, p.in_h);
+      for (int64_t s = p.kernel_w - 1; s >= 0; --s) {
+        const int64_t w = window_through(in.w, s, p.stride_w, p.pad_w, 1, p.out_w);
+        if (w < 0) continue;
+        const WindowSpan columns = window_span(w, p.kernel_w, p.stride_w, p.pad_w, p.in_w);
+        sum += grad_output[h * out.h + w * out.w] / static_cast<T>(window_divisor(args, rows, columns));
+      }
+    }
+    args.grad_input[i] = sum;
+  });
+}
+
+}  // namespace cisdl::cuda

@@ -1,0 +1,65 @@
+// CUDA's words for g++: with `-x c++ -include cuda_emulation.h`, the .cu and .cuh files of csrc/cuda compile as
+// plain C++ and run on the CPU. For tests only: it is made to find faults, not to be fast.
+//
+// Blocks run one after another. A block's threads are fibers on one processor: each runs until its next
+// __syncthreads or its end, in an order that can be chosen (forward, reverse, shuffled anew at every barrier), so
+// a result that depends on which thread comes first differs between orders. emulator.cpp has the scheduler and
+// says what it notices.
+//
+// Not emulated: warp intrinsics, atomics, dynamic shared memory, more than one dimension. A kernel that uses them
+// does not compile here, which is the moment to add them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__ __restrict
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+// A variable in shared memory; csrc/cuda/launch.cuh defines this word for nvcc.
+#define CISDL_SHARED(Type, name) \
+  Type& name = *static_cast<Type*>(cisdl::emulation::shared_memory(sizeof(Type), alignof(Type)))
+
+namespace cisdl::emulation {
+
+struct Index {
+  unsigned x;
+};
+
+// The place of a variable of the running block in shared memory. Each thread declares the same ones in the same
+// order.
+void* shared_memory(size_t size, size_t alignment);
+
+// The running thread waits here for all others of its block.
+void barrier(const char* file, unsigned line);
+
+// Calls body(closure) once for every thread of every block. nullptr, or what went wrong.
+const char* run_grid(const char* kernel, int64_t blocks, unsigned threads, void (*body)(const void*),
+                     const void* closure);
+
+}  // namespace cisdl::emulation
+
+extern cisdl::emulation::Index threadIdx, blockIdx, blockDim, gridDim;
+
+inline void __syncthreads(std::source_location here = std::source_location::current()) {
+  cisdl::emulation::barrier(here.file_name(), here.line());
+}
+
+namespace cisdl::emulation {
+
+// What csrc/cuda/launch.cuh calls in place of <<<>>>.
+template <class Kernel, class... Args>
+const char* launch(Kernel* kernel, unsigned blocks, unsigned threads, void* /*stream*/, const Args&... args) {
+  const auto thread = [&] { kernel(args...); };
+  return run_grid(
+      __PRETTY_FUNCTION__, blocks, threads,
+      [](const void* closure) { (*static_cast<decltype(thread)*>(closure))(); }, &thread);
+}
+
+}  // namespace cisdl::emulation

@@ -1,0 +1,254 @@
+"""The ops on the emulated GPU with torch's signatures and gradients, as the case table calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cisdl_ops.cases import Function
+from cisdl_ops.reference import Pair, conv2d_padding, pool_output_size
+
+from .machine import Machine
+
+Numbers = tuple[int, ...]  # a problem's sizes and options
+
+# PoolIndex of problems.h
+NONE, WINDOW, FLAT = 0, 1, 2
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _if(wanted: bool, like: Tensor) -> Tensor | None:
+    return torch.empty_like(like) if wanted else None
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, machine: Machine, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.machine = machine
+        ctx.save_for_backward(input, weight)
+        batch = input.shape[:-1].numel()
+        ctx.sizes = (batch, weight.shape[1], weight.shape[0])
+        output = input.new_empty(*input.shape[:-1], weight.shape[0])
+        machine.run("linear_forward", ctx.sizes, [input, weight, bias], [output])
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        _, for_input, for_weight, for_bias = ctx.needs_input_grad
+        grads = [_if(for_input, input), _if(for_weight, weight), _if(for_bias, weight[:, :1].flatten())]
+        if for_bias:
+            grads[2] = weight.new_empty(weight.shape[0])
+        if for_input:
+            ctx.machine.run("linear_backward_input", ctx.sizes, [grad_output, weight], grads[:1])
+        if for_weight or for_bias:
+            needed = input if for_weight else None
+            ctx.machine.run("linear_backward_weight", ctx.sizes, [grad_output, needed], grads[1:])
+        return None, *grads
+
+
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        machine: Machine,
+        nhwc: bool,
+        numbers: Numbers,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        ctx.machine, ctx.nhwc, ctx.numbers = machine, nhwc, (*numbers, nhwc)
+        ctx.save_for_backward(input, weight)
+        output = input.new_empty(input.shape[0], weight.shape[0], *numbers[7:9])
+        machine.run("conv2d_forward", ctx.numbers, [input, weight, bias], [output], nhwc)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        _, _, _, for_input, for_weight, for_bias = ctx.needs_input_grad
+        grads = [_if(for_input, input), _if(for_weight, weight), _if(for_bias, weight[:, 0, 0, 0])]
+        if for_input:
+            ctx.machine.run("conv2d_backward_input", ctx.numbers, [grad_output, weight], grads[:1], ctx.nhwc)
+        if for_weight or for_bias:
+            needed = input if for_weight else None
+            ctx.machine.run("conv2d_backward_weight", ctx.numbers, [grad_output, needed], grads[1:], ctx.nhwc)
+        return None, None, None, *grads
+
+
+class _MaxPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, machine: Machine, nhwc: bool, numbers: Numbers, kind: int, input: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        output = input.new_empty(*input.shape[:2], *numbers[4:6])
+        dtype = torch.uint8 if kind == WINDOW else torch.int64
+        indices = None if kind == NONE else torch.empty(output.shape, dtype=dtype)
+        ctx.machine, ctx.nhwc, ctx.numbers = machine, nhwc, (*numbers, nhwc, kind)
+        ctx.input, ctx.indices = input, indices
+        machine.run("max_pool2d_forward", ctx.numbers, [input], [output, indices], nhwc)
+        if indices is not None:
+            ctx.mark_non_differentiable(indices)
+        return output, indices
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_input = torch.empty_like(ctx.input)
+        inputs = [grad_output, ctx.indices]
+        ctx.machine.run("max_pool2d_backward", ctx.numbers, inputs, [grad_input], ctx.nhwc)
+        return None, None, None, None, grad_input
+
+
+class _AvgPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, machine: Machine, nhwc: bool, numbers: Numbers, input: Tensor) -> Tensor:
+        ctx.machine, ctx.nhwc, ctx.numbers, ctx.input = machine, nhwc, numbers, input
+        output = input.new_empty(*input.shape[:2], *numbers[4:6])
+        machine.run("avg_pool2d_forward", numbers, [input], [output], nhwc)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        grad_input = torch.empty_like(ctx.input)
+        ctx.machine.run("avg_pool2d_backward", ctx.numbers, [grad_output], [grad_input], ctx.nhwc)
+        return None, None, None, grad_input
+
+
+class _LstmCell(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, machine: Machine, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        input, hx, cx, w_ih, w_hh, *_ = tensors
+        assert input is not None
+        assert hx is not None
+        assert cx is not None
+        batch, hidden = hx.shape
+        ctx.machine, ctx.sizes = machine, (batch, input.shape[1], hidden)
+        h, c = torch.empty_like(hx), torch.empty_like(cx)
+        gates = _if(any(ctx.needs_input_grad), hx.new_empty(batch, 4 * hidden))
+        machine.run("lstm_cell_forward", ctx.sizes, tensors, [h, c, gates])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(input, hx, cx, w_ih, w_hh, c, gates)
+        return h, c
+
+    @staticmethod
+    def backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None) -> tuple[Tensor | None, ...]:
+        *inputs, c, gates = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1:]
+        grads = [_if(one, like) for one, like in zip(wanted, inputs, strict=False)]
+        grad_bias = _if(any(wanted[5:]), gates.new_empty(gates.shape[1]))
+        outputs = [torch.empty_like(gates), *grads, grad_bias]
+        ctx.machine.run("lstm_cell_backward", ctx.sizes, [grad_h, grad_c, *inputs, c, gates], outputs)
+        return None, *grads, *(grad_bias if one else None for one in wanted[5:])
+
+
+def _four_dims(input: Tensor) -> Tensor:
+    return input if input.dim() == 4 else input.unsqueeze(0)
+
+
+class Emulated:
+    """The ops of one machine and one image layout."""
+
+    def __init__(self, machine: Machine, channels_last: bool = False) -> None:
+        self.machine = machine
+        self.nhwc = channels_last
+
+    def function(self, op: str) -> Function:
+        result: Function = getattr(self, op)
+        return result
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        result: Tensor = _Linear.apply(self.machine, input, weight, bias)  # type: ignore[no-untyped-call]
+        return result
+
+    def conv2d(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Pair = 1,
+        padding: Pair | str = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        images, kernel = _four_dims(input), weight.shape[2:]
+        strides, dilations = _pair(stride), _pair(dilation)
+        top, bottom, left, right = conv2d_padding(padding, (kernel[0], kernel[1]), dilations)
+        pads = ((top, bottom), (left, right))
+        out = [
+            (size + sum(pad) - d * (k - 1) - 1) // s + 1
+            for size, pad, k, d, s in zip(images.shape[2:], pads, kernel, dilations, strides, strict=True)
+        ]
+        numbers = (*images.shape, weight.shape[0], *kernel, *out, *strides, top, left, *dilations, groups)
+        result: Tensor = _Conv2d.apply(self.machine, self.nhwc, numbers, images, weight, bias)  # type: ignore[no-untyped-call]
+        return result if input.dim() == 4 else result.squeeze(0)
+
+    @staticmethod
+    def _pool_numbers(
+        images: Tensor, kernel: Pair, stride: Pair | None, padding: Pair, dilation: Pair, ceil_mode: bool
+    ) -> Numbers:
+        """Pool2dProblem."""
+        options: Sequence[tuple[int, int]] = [
+            _pair(value) for value in (kernel, kernel if stride is None else stride, padding, dilation)
+        ]
+        sizes = images.shape[2:]
+        out = [
+            pool_output_size(size, k, s, p, d, ceil_mode)
+            for size, k, s, p, d in zip(sizes, *options, strict=True)
+        ]
+        return (*images.shape, *out, *(number for pair in options for number in pair))
+
+    def max_pool2d(
+        self,
+        input: Tensor,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        images = _four_dims(input)
+        numbers = self._pool_numbers(images, kernel_size, stride, padding, dilation, ceil_mode)
+        rows, columns = _pair(kernel_size)
+        kind = WINDOW if input.requires_grad else NONE
+        if return_indices or (kind == WINDOW and rows * columns > 255):
+            kind = FLAT
+        output, indices = _MaxPool2d.apply(self.machine, self.nhwc, numbers, kind, images)  # type: ignore[no-untyped-call]
+        if input.dim() == 3:
+            output, indices = output.squeeze(0), None if indices is None else indices.squeeze(0)
+        return (output, indices) if return_indices else output
+
+    def avg_pool2d(
+        self,
+        input: Tensor,
+        kernel_size: Pair,
+        stride: Pair | None = None,
+        padding: Pair = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Tensor:
+        images = _four_dims(input)
+        numbers = self._pool_numbers(images, kernel_size, stride, padding, 1, ceil_mode)
+        numbers = (*numbers, self.nhwc, count_include_pad, divisor_override or 0)
+        result: Tensor = _AvgPool2d.apply(self.machine, self.nhwc, numbers, images)  # type: ignore[no-untyped-call]
+        return result if input.dim() == 4 else result.squeeze(0)
+
+    def lstm_cell(
+        self,
+        input: Tensor,
+        hx: tuple[Tensor, Tensor],
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None = None,
+        b_hh: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = _LstmCell.apply(self.machine, input, *hx, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
+        return result

@@ -1,0 +1,74 @@
+// The problems of csrc/common/problems.h for Python, without mirroring every struct there: a call names the
+// problem and passes its numbers and its tensors in two arrays, in the order in which problems.h declares them.
+#include <cstring>
+
+#include "kernels.h"
+
+using namespace cisdl;
+
+namespace {
+
+struct Numbers {
+  const int64_t* next;
+  int64_t operator()() { return *next++; }
+  template <class Problem>
+  Problem problem() {
+    Problem p;
+    std::memcpy(&p, next, sizeof p);  // nothing but int64_t
+    next += sizeof p / sizeof(int64_t);
+    return p;
+  }
+  Layout layout() { return static_cast<Layout>((*this)()); }
+  PoolIndex pool_index() { return static_cast<PoolIndex>((*this)()); }
+};
+
+struct Tensors {
+  void* const* next;
+  template <class T>
+  operator T*() {
+    return static_cast<T*>(*next++);
+  }
+};
+
+// In braces, arguments are evaluated from left to right.
+template <class T>
+const char* call(const char* name, Numbers n, Tensors t) {
+  const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if (is("linear_forward")) return cuda::run(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
+  if (is("linear_backward_input"))
+    return cuda::run(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t}, nullptr);
+  if (is("linear_backward_weight"))
+    return cuda::run(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
+  if (is("conv2d_forward"))
+    return cuda::run(Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t}, nullptr);
+  if (is("conv2d_backward_input"))
+    return cuda::run(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t}, nullptr);
+  if (is("conv2d_backward_weight"))
+    return cuda::run(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t}, nullptr);
+  if (is("max_pool2d_forward"))
+    return cuda::run(MaxPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), t, t, t},
+                     nullptr);
+  if (is("max_pool2d_backward"))
+    return cuda::run(MaxPool2dBackward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), t, t, t},
+                     nullptr);
+  if (is("avg_pool2d_forward"))
+    return cuda::run(AvgPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n() != 0, n(), t, t}, nullptr);
+  if (is("avg_pool2d_backward"))
+    return cuda::run(AvgPool2dBackward<T>{n.problem<Pool2dProblem>(), n.layout(), n() != 0, n(), t, t}, nullptr);
+  if (is("lstm_cell_forward"))
+    return cuda::run(LstmCellForward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t}, nullptr);
+  if (is("lstm_cell_backward"))
+    return cuda::run(
+        LstmCellBackward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t, t, t, t, t, t, t},
+        nullptr);
+  return "unknown problem";
+}
+
+}  // namespace
+
+// nullptr, or what went wrong.
+extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, bool is_double,
+                                                                            const int64_t* numbers,
+                                                                            void* const* tensors) {
+  return is_double ? call<double>(problem, {numbers}, {tensors}) : call<float>(problem, {numbers}, {tensors});
+}

@@ -1,0 +1,74 @@
+// Kernels with one fault each, to see that the emulator notices. Most reverse the 256 numbers of every block
+// through shared memory; `beyond` is kThreads, unknown to the compiler.
+#include <cstring>
+
+#include "launch.cuh"
+
+namespace cisdl::cuda {
+namespace {
+
+struct Line {
+  float value[kThreads];
+};
+
+enum class Fault {
+  none,
+  missing_barrier,
+  early_exit,
+  two_barriers,
+  shared_overrun,
+  too_much_shared,
+  zero_division
+};
+
+template <Fault fault>
+__global__ void reverse_kernel(const float* input, float* output, int64_t n, int beyond) {
+  CISDL_SHARED(Line, line);
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < n) line.value[threadIdx.x] = input[i];
+  if (fault == Fault::shared_overrun && threadIdx.x == 7) line.value[beyond] = 1;
+  if (fault == Fault::early_exit && threadIdx.x >= 250) return;
+  if (fault == Fault::too_much_shared) {
+    struct Large {
+      char bytes[48 * 1024];
+    };
+    CISDL_SHARED(Large, large);
+    large.bytes[threadIdx.x] = 0;
+  }
+  if (fault == Fault::two_barriers && threadIdx.x % 2) {
+    __syncthreads();
+  } else if (fault != Fault::missing_barrier) {
+    __syncthreads();
+  }
+  const int64_t divisor = fault == Fault::zero_division ? beyond - kThreads : 1;
+  if (i < n) output[i / divisor] = line.value[kThreads - 1 - threadIdx.x];
+}
+
+// `n` of the kernel may be larger than the tensors are: reads and writes behind their end.
+template <Fault fault>
+const char* reverse(const float* input, float* output, int64_t n) {
+  return launch_elements(reverse_kernel<fault>, n, nullptr, input, output, n, kThreads);
+}
+
+__global__ void write_before_kernel(float* output) { output[-1] = 1; }
+
+__global__ void write_input_kernel(const float* input) { const_cast<float*>(input)[threadIdx.x] = 1; }
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const char* emulation_faulty(const char* fault,
+                                                                               const float* input, float* output,
+                                                                               int64_t n) {
+  const auto is = [fault](const char* other) { return std::strcmp(fault, other) == 0; };
+  if (is("missing_barrier")) return reverse<Fault::missing_barrier>(input, output, n);
+  if (is("early_exit")) return reverse<Fault::early_exit>(input, output, n);
+  if (is("two_barriers")) return reverse<Fault::two_barriers>(input, output, n);
+  if (is("shared_overrun")) return reverse<Fault::shared_overrun>(input, output, n);
+  if (is("too_much_shared")) return reverse<Fault::too_much_shared>(input, output, n);
+  if (is("zero_division")) return reverse<Fault::zero_division>(input, output, n);
+  if (is("write_before")) return launch(write_before_kernel, 1, nullptr, output);
+  if (is("write_input")) return launch(write_input_kernel, 1, nullptr, input);
+  return reverse<Fault::none>(input, output, n);
+}
+
+}  // namespace cisdl::cuda

@@ -1,0 +1,143 @@
+"""The emulated GPU as Python sees it: settings, memory, and running a problem of csrc/common/problems.h."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+Number = int | bool
+
+
+class EmulationError(RuntimeError):
+    """A launch that failed: the emulator noticed something."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order the threads of a block, and the blocks, run; and how many blocks a grid has at most."""
+
+    name: str
+    code: int
+    seed: int = 0
+    max_blocks: int = 0  # 0: as many as the launch asks for
+
+
+# The last two leave so few blocks that each has to walk through several pieces of work.
+ORDERS = (
+    Order("forward", 0),
+    Order("reverse", 1, max_blocks=1),
+    Order("shuffled", 2, seed=20, max_blocks=2),
+)
+
+
+def _flat(tensor: Tensor, channels_last: bool) -> Tensor:
+    """The elements in the order in which they lie in memory."""
+    return (tensor.permute(0, 2, 3, 1) if channels_last and tensor.dim() == 4 else tensor).reshape(-1)
+
+
+class Machine:
+    def __init__(self, library: Path) -> None:
+        self._lib = ctypes.CDLL(str(library))
+        for name in ("emulation_run", "emulation_faulty", "emulation_barriers"):
+            getattr(self._lib, name).restype = ctypes.c_char_p
+        self._lib.emulation_allocate.restype = ctypes.c_void_p
+        self._lib.emulation_free.restype = ctypes.c_size_t
+        self.configure(ORDERS[0])
+
+    def configure(self, order: Order) -> None:
+        seed, max_blocks = ctypes.c_uint64(order.seed), ctypes.c_int64(order.max_blocks)
+        self._lib.emulation_configure(order.code, seed, max_blocks)
+
+    def barriers(self) -> list[tuple[str, int]]:
+        """Every barrier reached so far: file and line."""
+        lines = self._lib.emulation_barriers().decode().split()
+        return [(file, int(line)) for file, _, line in (text.rpartition(":") for text in lines)]
+
+    @contextmanager
+    def without_barrier(self, file: str, line: int) -> Iterator[None]:
+        self._lib.emulation_skip_barrier(file.encode(), line)
+        try:
+            yield
+        finally:
+            self._lib.emulation_skip_barrier(b"", 0)
+
+    @contextmanager
+    def _memory(self, tensor: Tensor, channels_last: bool, read_only: bool) -> Iterator[tuple[int, Tensor]]:
+        """Device memory for ``tensor``: its address and, for its flat elements, a tensor that looks at it."""
+        size = tensor.numel() * tensor.element_size()
+        address = self._lib.emulation_allocate(ctypes.c_size_t(size))
+        try:
+            if size:
+                view = torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=tensor.dtype)
+            else:
+                view = tensor.reshape(-1)
+            if read_only:
+                view.copy_(_flat(tensor.detach(), channels_last))
+                self._lib.emulation_make_read_only(ctypes.c_void_p(address))
+            yield address, view
+        finally:
+            overrun = self._lib.emulation_free(ctypes.c_void_p(address))
+        if overrun:
+            raise EmulationError(f"bad address: written {overrun} bytes before an allocation of {size} bytes")
+
+    def run(
+        self,
+        problem: str,
+        numbers: Sequence[Number],
+        inputs: Sequence[Tensor | None],
+        outputs: Sequence[Tensor | None],
+        channels_last: bool = False,
+    ) -> None:
+        """Runs a problem: its numbers, then its tensors, in the order of its struct; None is a null pointer.
+
+        Inputs are read-only for the kernel. Outputs hold NaN until it writes them; they are filled in place.
+        """
+        dtype = next(tensor.dtype for tensor in (*inputs, *outputs) if tensor is not None)
+        with ExitStack() as stack:
+            addresses: list[int | None] = []
+            views: list[tuple[Tensor, Tensor]] = []
+            for tensor, read_only in [(one, True) for one in inputs] + [(one, False) for one in outputs]:
+                if tensor is None:
+                    addresses.append(None)
+                    continue
+                address, view = stack.enter_context(self._memory(tensor, channels_last, read_only))
+                addresses.append(address)
+                if not read_only:
+                    views.append((tensor, view))
+            error = self._lib.emulation_run(
+                problem.encode(),
+                ctypes.c_bool(dtype == torch.float64),
+                (ctypes.c_int64 * len(numbers))(*map(int, numbers)),
+                (ctypes.c_void_p * len(addresses))(*addresses),
+            )
+            if error:
+                raise EmulationError(f"{problem}: {error.decode()}")
+            for tensor, view in views:
+                if channels_last and tensor.dim() == 4:
+                    n, c, h, w = tensor.shape
+                    tensor.copy_(view.view(n, h, w, c).permute(0, 3, 1, 2))
+                else:
+                    tensor.copy_(view.view(tensor.shape))
+
+    def run_faulty(self, fault: str, numbers: Tensor, claimed: int | None = None) -> Tensor:
+        """A kernel of faulty.cu on a flat tensor; it is told that there are ``claimed`` elements."""
+        output = torch.empty_like(numbers)
+        with ExitStack() as stack:
+            source, _ = stack.enter_context(self._memory(numbers, False, True))
+            target, view = stack.enter_context(self._memory(output, False, False))
+            error = self._lib.emulation_faulty(
+                fault.encode(),
+                ctypes.c_void_p(source),
+                ctypes.c_void_p(target),
+                ctypes.c_int64(claimed or numbers.numel()),
+            )
+            output.copy_(view)
+        if error:
+            raise EmulationError(f"{fault}: {error.decode()}")
+        return output

@@ -1,0 +1,122 @@
+"""Every CUDA kernel, compiled for the CPU, on every case: right, and the same in every order of threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cisdl_ops import tolerance
+from cisdl_ops.cases import CASES, OPS, Case, select
+
+from .build import CUDA
+from .emulated import Emulated
+from .machine import ORDERS, EmulationError, Machine
+
+
+def _name(value: object) -> str:
+    return value.id if isinstance(value, Case) else str(value).removeprefix("torch.")
+
+
+def _case(identifier: str) -> Case:
+    return next(case for case in CASES if case.id == identifier)
+
+
+def _image_layouts(case: Case) -> tuple[bool, ...]:
+    return (False,) if case.op in ("linear", "lstm_cell") else (False, True)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch about itself
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=_name)
+@pytest.mark.parametrize("case", select("test"), ids=_name)
+def test_forward_and_backward(case: Case, dtype: torch.dtype, machine: Machine) -> None:
+    """Outputs and gradients within the tolerance that torch's own error earns, the same bits in each order.
+
+    float64 runs in one order: it is the same source, and float32 has been through all of them.
+    """
+    orders = ORDERS if dtype == torch.float32 else ORDERS[-1:]
+    inputs = case.inputs(dtype, requires_grad=True)
+    exact = tolerance.exact(case, inputs)
+    by_torch = tolerance.run(case, OPS[case.op].torch, tolerance.copies(inputs))
+    for channels_last in _image_layouts(case):
+        function = Emulated(machine, channels_last).function(case.op)
+        first: tolerance.Outcome | None = None
+        for order in orders:
+            machine.configure(order)
+            outcome = tolerance.run(case, function, inputs)
+            if first is None:
+                first = outcome
+                compared = tolerance.compare(outcome, by_torch, exact)
+                complaints = [one.complaint for one in compared if one.complaint]
+                assert not complaints, f"channels_last={channels_last}: " + "; ".join(complaints)
+            for name, tensor in outcome.tensors.items():
+                same = torch.equal(tensor.nan_to_num(1e9), first.tensors[name].nan_to_num(1e9))
+                assert same, f"channels_last={channels_last}: {name} differs in {order.name} order"
+
+
+@pytest.mark.parametrize("case", select("grad"), ids=_name)
+def test_without_gradient(case: Case, machine: Machine) -> None:
+    """Inference (no pooling indices, no LSTM gates) gives what training gives."""
+    function = Emulated(machine).function(case.op)
+    training = case.call(function, case.inputs(requires_grad=True))
+    inference = case.call(function, case.inputs())
+    for one, other in zip(training, inference, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("identifier", ["linear/grad", "conv2d/grad", "lstm_cell/grad"])
+def test_single_gradients(identifier: str, machine: Machine) -> None:
+    """Each gradient asked for alone, the others null pointers, is what it is among all."""
+    case = _case(identifier)
+    function = Emulated(machine).function(case.op)
+    together = tolerance.run(case, function, case.inputs(requires_grad=True))
+    for name in case.shapes:
+        alone = tolerance.run(case, function, case.inputs(requires_grad=[name]))
+        assert torch.equal(alone.tensors[f"grad {name}"], together.tensors[f"grad {name}"]), name
+
+
+def test_lstm_cell_with_one_grad_output(machine: Machine) -> None:
+    """A missing grad_h or grad_c is a zero."""
+    case = _case("lstm_cell/grad")
+    for used in (0, 1):
+        grads = []
+        for function in (Emulated(machine).lstm_cell, OPS[case.op].torch):
+            inputs = case.inputs(torch.float64, requires_grad=True)
+            total = case.call(function, inputs)[used].sum()
+            grads.append(torch.autograd.grad(total, list(inputs.values()), allow_unused=True))
+        for ours, by_torch in zip(*grads, strict=True):
+            expected = torch.zeros(()) if by_torch is None else by_torch
+            torch.testing.assert_close(ours, expected.to(ours).expand_as(ours))
+
+
+# Cases that reach every barrier of csrc/cuda, and go round every loop that a barrier protects more than once.
+BARRIER_CASES = ("linear/odd_blocks", "conv2d/resnet_like")
+
+
+def test_every_barrier_is_needed(machine: Machine) -> None:
+    """Without any one __syncthreads, some order of threads gives another result: the orders find races."""
+
+    def outcomes() -> list[torch.Tensor]:
+        results: list[torch.Tensor] = []
+        for identifier in BARRIER_CASES:
+            case = _case(identifier)
+            for channels_last in _image_layouts(case):
+                function = Emulated(machine, channels_last).function(case.op)
+                results += tolerance.run(case, function, case.inputs(requires_grad=True)).tensors.values()
+        return results
+
+    machine.configure(ORDERS[0])
+    expected = outcomes()
+    barriers = [(file, line) for file, line in machine.barriers() if (CUDA / file).exists()]
+    assert {file for file, _ in barriers} == {"gemm.cuh", "sums.cuh"}
+    for file, line in barriers:
+        noticed = False
+        for order in ORDERS:
+            machine.configure(order)
+            with machine.without_barrier(file, line):
+                try:
+                    noticed = not all(map(torch.equal, outcomes(), expected))
+                except EmulationError:
+                    noticed = True
+            if noticed:
+                break
+        assert noticed, f"no order of threads notices that the barrier at {file}:{line} is missing"
