@@ -1,0 +1,124 @@
+"""The command `cisdl`, also `python -m cisdl`.
+
+Subcommands are imported when they are called, so that help and mistakes cost no import of torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from cisdl import __version__, errors
+from cisdl.errors import CisdlError, did_you_mean
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("cisdl.commands.train:train", "Train a model and leave its results in a run folder."),
+    "bench": ("cisdl.commands.bench:bench", "Time our kernels and models against torch's, verified first."),
+    "check": ("cisdl.commands.check:check", "Compare every kernel with its plain reference."),
+    "ls": ("cisdl.commands.ls:ls", "List models, data sets, runs or kernels."),
+    "show": ("cisdl.commands.show:show", "Show a model's layers, or what a run did."),
+    "env": ("cisdl.commands.env:env", "Describe this machine and mend what is missing on it."),
+}
+"""name -> (module:attribute, the line that `cisdl --help` prints)"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is used, and words every failure as one sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise errors.UsageError(f"unknown command '{args[0]}'; {did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run, print at most one sentence about what went wrong, and exit with its code."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode, **extra)
+        sys.exit(self._run(args, prog_name, complete_var, **extra))
+
+    def _run(
+        self, args: Sequence[str] | None, prog_name: str | None, complete_var: str | None, **extra: Any
+    ) -> int:
+        arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+        try:
+            code = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+            return code if isinstance(code, int) else errors.OK
+        except CisdlError as error:
+            return complain(str(error), error.exit_code)
+        except click.ClickException as error:
+            return complain(sentence(error), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            return complain("interrupted; nothing was saved", errors.INTERRUPTED)
+        except BrokenPipeError:
+            # The reader (`head`, a pager) has seen enough; nothing of ours may be written at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return errors.RUNTIME
+        except Exception as error:
+            if os.environ.get("CISDL_TRACEBACK"):
+                raise
+            what = f"internal error, {type(error).__name__}: {' '.join(str(error).split())}"
+            return complain(f"{what} (CISDL_TRACEBACK=1 shows where)", errors.RUNTIME)
+
+
+def complain(text: str, code: int) -> int:
+    click.echo(f"cisdl: {text}", err=True)
+    return code
+
+
+def sentence(error: click.ClickException) -> str:
+    """Click's own complaint on one line, with the place to look."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "cisdl"
+    return f"{text[:1].lower()}{text[1:]} (see `{where} --help`)"
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cisdl")
+def cli() -> None:
+    """Train, check and time course models on hand-written neural-network kernels.
+
+    \b
+    Examples:
+      cisdl train lenet                     LeNet on the bundled digits, about half a minute
+      cisdl train mlp --backend torch       the same training on torch's own ops
+      cisdl bench 'conv2d*'                 our convolutions against torch's
+      cisdl env                             what this machine has, and what is missing
+    """
+
+
+def main() -> None:
+    cli(prog_name="cisdl")
+
+
+if __name__ == "__main__":
+    main()

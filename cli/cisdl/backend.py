@@ -1,0 +1,42 @@
+"""Where a model's layers come from: `cisdl_ops.nn` (our kernels) or `torch.nn` (torch's).
+
+Models are written once against a `Backend`. Our modules are subclasses of torch's with the same initial
+weights and the same state_dict, so one seed gives one training run on either, and a checkpoint of one loads
+into the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from cisdl.environment import one_line
+from cisdl.errors import BuildError, UsageError, did_you_mean
+
+NAMES = ("cisdl", "torch")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The layers a model may be built from."""
+
+    name: str
+    Linear: type[nn.Linear]
+    Conv2d: type[nn.Conv2d]
+    MaxPool2d: type[nn.MaxPool2d]
+    AvgPool2d: type[nn.AvgPool2d]
+    LSTMCell: type[nn.LSTMCell]
+
+
+def get(name: str) -> Backend:
+    """The backend called `name`, one of `NAMES`. A `BuildError` if its kernels do not load."""
+    if name == "torch":
+        return Backend("torch", nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LSTMCell)
+    if name != "cisdl":
+        raise UsageError(f"unknown backend '{name}'; {did_you_mean(name, NAMES)}")
+    try:
+        import cisdl_ops.nn as ours
+    except ImportError as error:
+        raise BuildError(f"{one_line(error)}; or use torch's own ops: --backend torch") from error
+    return Backend("cisdl", ours.Linear, ours.Conv2d, ours.MaxPool2d, ours.AvgPool2d, ours.LSTMCell)

@@ -1,0 +1,159 @@
+"""What a benchmark found, and its JSON form."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cisdl.bench.ceilings import Ceilings
+from cisdl.bench.statistics import Ratio, geometric_mean, quartiles, speedup
+from cisdl.bench.timing import Timing
+from cisdl.errors import DataError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case and pass: every timing, and ours held against torch's.
+
+    ``flops`` and ``bytes`` are 0 for a model, which has no single formula.
+    """
+
+    case: str
+    part: str  # "forward", "grad_input", "grad_weight", "backward" or "step"
+    dtype: str
+    timings: list[Timing]
+    implementation: str
+    flops: int = 0
+    bytes: int = 0
+
+    @property
+    def id(self) -> str:
+        return f"{self.case}:{self.part}"
+
+    def best(self, provider: str) -> Timing:
+        """The fastest layout of a provider."""
+        return min((one for one in self.timings if one.provider == provider), key=lambda one: one.median)
+
+    def has(self, provider: str) -> bool:
+        return any(one.provider == provider for one in self.timings)
+
+    @property
+    def ratio(self) -> Ratio:
+        """torch's time in its best layout over ours in our best."""
+        return speedup(self.best("torch").seconds, self.best("ours").seconds)
+
+    @property
+    def ratio_to_compiled(self) -> Ratio | None:
+        return (
+            speedup(self.best("compiled").seconds, self.best("ours").seconds)
+            if self.has("compiled")
+            else None
+        )
+
+    def fraction_of_ceiling(self, ceilings: Ceilings) -> float | None:
+        """Of the best that arithmetic and memory allow; above 1 if less is computed or moved than counted."""
+        if not self.bytes:
+            return None
+        return ceilings.least_seconds(self.flops, self.bytes) / self.best("ours").median
+
+    def as_json(self, ceilings: Ceilings) -> dict[str, Any]:
+        ours = self.best("ours").median
+        compiled = self.ratio_to_compiled
+        return {
+            "case": self.case,
+            "part": self.part,
+            "dtype": self.dtype,
+            "implementation": self.implementation,
+            "ours_layout": self.best("ours").layout,
+            "torch_layout": self.best("torch").layout,
+            "ours_seconds": ours,
+            "torch_seconds": self.best("torch").median,
+            "speedup": asdict(self.ratio),
+            "verdict": self.ratio.verdict,
+            "speedup_over_compiled": asdict(compiled) if compiled else None,
+            "gflops": self.flops / ours / 1e9 if self.flops else None,
+            "gbytes": self.bytes / ours / 1e9 if self.bytes else None,
+            "fraction_of_ceiling": self.fraction_of_ceiling(ceilings),
+            "bound": ceilings.bound(self.flops, self.bytes) if self.bytes else None,
+            "timings": [timing_as_json(one) for one in self.timings],
+        }
+
+
+def timing_as_json(timing: Timing) -> dict[str, Any]:
+    low, median, high = quartiles(timing.seconds)
+    return {
+        "provider": timing.provider,
+        "layout": timing.layout,
+        "median_seconds": median,
+        "quartile_seconds": [low, high],
+        "round_seconds": timing.seconds,
+    }
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole run of ``cisdl bench``."""
+
+    environment: dict[str, Any]
+    options: dict[str, Any]
+    ceilings: Ceilings
+    rows: list[Row]
+
+    def means(self) -> dict[str, float]:
+        """The geometric mean of the speed-ups by op and pass, losses counted like wins."""
+        groups: dict[str, list[float]] = {}
+        for row in self.rows:
+            groups.setdefault(f"{row.case.split('/')[0]}:{row.part}", []).append(row.ratio.value)
+        return {name: geometric_mean(values) for name, values in groups.items()}
+
+    def losses(self) -> list[Row]:
+        """Rows where torch is faster beyond doubt, the worst first."""
+        slower = [row for row in self.rows if row.ratio.verdict == "loss"]
+        return sorted(slower, key=lambda row: row.ratio.value)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "environment": self.environment,
+            "options": self.options,
+            "ceilings": self.ceilings.as_json(),
+            "geometric_means": self.means(),
+            "rows": [row.as_json(self.ceilings) for row in self.rows],
+        }
+
+
+def default_path(processor: str) -> Path:
+    """benchmarks/<processor>-<date>.json, below the current directory."""
+    name = re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-") or "unknown"
+    return Path("benchmarks") / f"{name}-{datetime.now(timezone.utc):%Y-%m-%d}.json"
+
+
+def write(results: Results, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results.as_json(), indent=1) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A file that `write` wrote.
+
+    Raises:
+        DataError: it is missing, is not JSON, or is not of this schema.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a file that `cisdl bench --json` wrote, got {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: expected JSON that `cisdl bench --json` wrote, got {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        raise DataError(f"{path}: expected a benchmark of schema {SCHEMA}, got {found}")
+    return content

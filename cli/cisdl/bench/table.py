@@ -1,0 +1,126 @@
+"""Tables for people: wins and losses alike, and no win that the measurement does not carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from cisdl.bench.ceilings import Ceilings
+from cisdl.bench.results import Results, Row
+from cisdl.bench.statistics import Ratio, quartiles
+from cisdl.bench.timing import Timing
+
+STYLES = {"win": "green", "loss": "red", "even": "dim"}
+SHORT_LAYOUT = {"contiguous": "", "channels_last": " cl"}
+
+
+def duration(seconds: float) -> str:
+    """Three significant digits in the unit that fits.
+
+    >>> duration(0.00123)
+    '1.23 ms'
+    """
+    for unit, factor in (("us", 1e6), ("ms", 1e3)):
+        if seconds * factor < 999.5:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def timing_cell(timing: Timing) -> str:
+    """Median, half the distance of the quartiles in per cent, and the layout if it is not the usual one."""
+    low, median, high = quartiles(timing.seconds)
+    return f"{duration(median)} ±{50 * (high - low) / median:.0f}%{SHORT_LAYOUT[timing.layout]}"
+
+
+def ratio_cell(ratio: Ratio) -> str:
+    """ "even" if the interval holds 1; otherwise the speed-up with its interval."""
+    interval = f"[dim][{ratio.low:.2f}, {ratio.high:.2f}][/dim]".replace("[dim][", "[dim]\\[")
+    style = STYLES[ratio.verdict]
+    text = "even" if ratio.verdict == "even" else f"{ratio.value:.2f}x"
+    return f"[{style}]{text}[/{style}] {interval}"
+
+
+def rate_cell(row: Row, ceilings: Ceilings) -> tuple[str, str]:
+    """GFLOP/s where arithmetic is the ceiling and GB/s where memory is; per cent of it, flagged above 100."""
+    fraction = row.fraction_of_ceiling(ceilings)
+    if fraction is None:
+        return "", ""
+    seconds = row.best("ours").median
+    if ceilings.bound(row.flops, row.bytes) == "compute":
+        rate = f"{row.flops / seconds / 1e9:.3g} GF/s"
+    else:
+        rate = f"{row.bytes / seconds / 1e9:.3g} GB/s"
+    return rate, f"{100 * fraction:.0f}%" + (" !" if fraction > 1 else "")
+
+
+def rows_table(rows: Sequence[Row], ceilings: Ceilings, title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    compiled = any(row.has("compiled") for row in rows)
+    for name in ("case", "pass"):
+        table.add_column(name, no_wrap=True)
+    for name in (
+        "ours",
+        "torch",
+        "speed-up",
+        *(("over compiled",) if compiled else ()),
+        "rate",
+        "of ceiling",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("implementation", no_wrap=True)
+    for row in rows:
+        over = row.ratio_to_compiled
+        table.add_row(
+            row.case.split("/", 1)[1],
+            row.part,
+            timing_cell(row.best("ours")),
+            timing_cell(row.best("torch")),
+            ratio_cell(row.ratio),
+            *((ratio_cell(over) if over else "",) if compiled else ()),
+            *rate_cell(row, ceilings),
+            row.implementation,
+        )
+    return table
+
+
+def summary_table(results: Results) -> Table:
+    table = Table(title="geometric means", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("op and pass", no_wrap=True)
+    for name in ("speed-up", "wins", "even", "losses"):
+        table.add_column(name, justify="right")
+    for name, mean in results.means().items():
+        op, part = name.split(":")
+        verdicts = [
+            row.ratio.verdict for row in results.rows if row.part == part and row.case.split("/")[0] == op
+        ]
+        counts = (str(verdicts.count(verdict)) for verdict in ("win", "even", "loss"))
+        table.add_row(f"{op} {part}", f"{mean:.2f}x", *counts)
+    return table
+
+
+def losses_text(results: Results, most: int = 10) -> str:
+    """The worst first, in words; or that there is none."""
+    losses = results.losses()
+    if not losses:
+        return "losses: none"
+    lines = [f"losses: {len(losses)} of {len(results.rows)}, the worst first"]
+    lines += [f"  {row.ratio.value:.2f}x  {row.case} {row.part}" for row in losses[:most]]
+    return "\n".join(lines)
+
+
+def notes(results: Results) -> str:
+    """What the columns mean, once."""
+    ceilings = results.ceilings
+    lines = [
+        "speed-up: torch's time over ours, each in its best layout (cl: channels_last), median of rounds "
+        "[99 % bootstrap interval]; even: the interval holds 1",
+        f"ceiling: {ceilings.gflops:.0f} GF/s ({ceilings.gflops_source}), "
+        f"{ceilings.gbytes[max(ceilings.gbytes)]:.0f} GB/s from memory, "
+        f"{max(ceilings.gbytes.values()):.0f} GB/s in cache, all measured just now",
+    ]
+    if any((row.fraction_of_ceiling(ceilings) or 0) > 1 for row in results.rows):
+        lines.append(
+            "!: above the ceiling, so less is computed or moved than the formula counts, or the clock rose"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""`cisdl ls models|data|runs|kernels`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from cisdl.errors import BuildError, UsageError, did_you_mean
+
+Rows = list[dict[str, Any]]
+
+WHAT = ("models", "data", "runs", "kernels")
+
+
+def known(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """One of `WHAT`; a mistake is answered with the nearest."""
+    if value not in WHAT:
+        raise UsageError(f"cannot list '{value}'; {did_you_mean(value, WHAT)}")
+    return value
+
+
+@click.command()
+@click.argument("what", callback=known, metavar="models|data|runs|kernels")
+@click.option("--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]")
+@click.option("--json", "as_json", is_flag=True, help="For machines: one JSON list.")
+def ls(what: str, data_dir: str | None, as_json: bool) -> None:
+    """List the models by week of the course, the data sets, the runs under ./runs, or the kernels.
+
+    \b
+    Examples:
+      cisdl ls models
+      cisdl ls data --data-dir ~/data
+      cisdl ls runs --json
+    """
+    rows = data(data_dir) if what == "data" else {"models": models, "runs": runs, "kernels": kernels}[what]()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        print_table(rows)
+    else:
+        print("no runs under ./runs yet; `cisdl train lenet` makes one")
+
+
+def models() -> Rows:
+    from cisdl.models.registry import MODELS
+
+    return [
+        {
+            "week": entry.week,
+            "model": entry.name,
+            "what": entry.title,
+            "epochs": entry.epochs,
+            "batch": entry.batch_size,
+            "optimizer": f"{entry.optimizer}, lr {entry.lr[entry.optimizer]:g}",
+            "options": ", ".join(f"--{name} {plain(value)}" for name, value in entry.options.items()),
+        }
+        for entry in sorted(MODELS.values(), key=lambda entry: entry.week)
+    ]
+
+
+def data(data_dir: str | None) -> Rows:
+    from cisdl.data.idx import find
+    from cisdl.data.registry import DATA, data_folder
+
+    rows = []
+    for entry in DATA.values():
+        folder = data_folder(data_dir) / entry.name
+        if entry.bundled:
+            where = "bundled with scikit-learn"
+        elif not folder.is_dir():
+            where = f"not in {data_folder(data_dir).absolute()}"
+        elif find(folder, "train-images-idx3-ubyte") is None:
+            where = f"no train-images-idx3-ubyte[.gz] in {folder}"
+        else:
+            without = "" if find(folder, "t10k-images-idx3-ubyte") else " (no test images)"
+            where = f"{folder}{without}"
+        rows.append({"data": entry.name, "what": entry.title, "where": where})
+    return rows
+
+
+def runs() -> Rows:
+    from cisdl.training.run_folder import existing, read_json
+
+    rows = []
+    for path in existing():
+        config, result = read_json(path / "config.json"), read_json(path / "result.json")
+        scores = [f"{part} {score(result[part])}" for part in ("test", "validation") if part in result]
+        rows.append(
+            {
+                "run": path.name,
+                "model": config.get("model", "?"),
+                "data": config.get("data_facts", {}).get("name", "?"),
+                "backend": config.get("backend", "?"),
+                "epochs": config.get("epochs", "?"),
+                "seed": config.get("seed", "?"),
+                "status": result.get("status", "unfinished"),
+                "accuracy": scores[0] if scores else "-",
+            }
+        )
+    return rows
+
+
+def score(judged: dict[str, Any]) -> str:
+    """An accuracy of result.json with its counts."""
+    return f"{100 * judged['accuracy']:.2f} % ({judged['correct']}/{judged['total']})"
+
+
+def kernels() -> Rows:
+    try:
+        import cisdl_ops
+    except ImportError as error:
+        from cisdl.environment import one_line
+
+        raise BuildError(one_line(error)) from error
+    isa = str(cisdl_ops.build_info().get("isa", "?"))
+    return [
+        {"op": op, "implementations (the first that applies runs)": chain(op), "instruction set": isa}
+        for op in cisdl_ops.op_names()
+    ]
+
+
+def chain(op: str) -> str:
+    """The op's implementations in the order in which they are asked."""
+    import cisdl_ops
+
+    return ", ".join(cisdl_ops.implementations(op))
+
+
+def plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def print_table(rows: Rows) -> None:
+    """Columns from the rows' keys, in their order."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from cisdl import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    console.stdout().print(table)

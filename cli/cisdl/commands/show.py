@@ -1,0 +1,96 @@
+"""`cisdl show MODEL|RUN`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cisdl.errors import UsageError, did_you_mean
+
+
+@click.command()
+@click.argument("what", metavar="MODEL|RUN")
+def show(what: str) -> None:
+    """Show a model's layers, shapes and parameters; or a run: its configuration, epochs, result and files.
+
+    A run is named by its folder's name under ./runs, or by its path. Where a run is called like a model, the
+    bare name means the model and runs/NAME the run.
+
+    \b
+    Examples:
+      cisdl show lenet
+      cisdl show runs/lenet-2
+    """
+    from cisdl.models.registry import MODELS
+    from cisdl.training.run_folder import ROOT, existing
+
+    if what in MODELS:
+        show_model(what)
+        return
+    candidates = [Path(what), Path(ROOT) / what]
+    folder = next((path for path in candidates if (path / "config.json").is_file()), None)
+    if folder is None:
+        known = [*MODELS, *(path.name for path in existing())]
+        raise UsageError(f"'{what}' is neither a model nor a run; {did_you_mean(what, known)}")
+    show_run(folder)
+
+
+def show_model(name: str) -> None:
+    """Layers for the bundled digits, on torch's modules: ours have the same shapes."""
+    import importlib
+
+    from cisdl import backend, console
+    from cisdl.data import digits
+    from cisdl.models.registry import get
+    from cisdl.report.layers import layer_table, layers
+
+    entry = get(name)
+    data = digits.load()
+    size = entry.image_size
+    shape = data.shape if size is None else (1, size, size)
+    model = entry.build(backend.get("torch"), shape, len(data.class_names))
+    story = importlib.import_module(f"cisdl.models.{name}").__doc__
+    out = console.stdout()
+    out.print((story or "").strip(), markup=False, soft_wrap=True)
+    out.print()
+    out.print(f"for images of {' x '.join(map(str, shape))} and {len(data.class_names)} classes:")
+    out.print(layer_table(layers(model, shape)))
+
+
+def show_run(folder: Path) -> None:
+    import json
+
+    from cisdl import console
+    from cisdl.commands.ls import plain, print_table, score
+    from cisdl.training.run_folder import read_json
+
+    config, result = read_json(folder / "config.json"), read_json(folder / "result.json")
+    out = console.stdout()
+    hidden = {"layers", "data_facts", "run", "options"}
+    facts = {name: value for name, value in config.items() if name not in hidden and value is not None}
+    for name, value in config["options"].items():
+        facts[name] = plain(tuple(value) if isinstance(value, list) else value)
+    out.print(f"{folder}: {result.get('status', 'unfinished')}", style="bold", markup=False)
+    out.print("  ".join(f"{name} {value}" for name, value in facts.items()), markup=False)
+    split = config["data_facts"]
+    counts = ", ".join(f"{count} {part}" for part, count in split["counts"].items())
+    out.print(f"{split['name']}: {counts}; {split['split']}", markup=False)
+    metrics = folder / "metrics.jsonl"
+    if metrics.is_file():
+        rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        out.print()
+        print_table([{name: rounded(value) for name, value in row.items()} for row in rows])
+    out.print()
+    for part in ("test", "validation"):
+        if part in result:
+            out.print(f"{part} accuracy {score(result[part])}")
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    out.print("files: " + ", ".join(files), markup=False)
+
+
+def rounded(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

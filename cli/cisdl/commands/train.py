@@ -1,0 +1,181 @@
+"""`cisdl train MODEL`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+from cisdl.data.registry import DATA, SCALES
+from cisdl.errors import UsageError
+from cisdl.models.registry import ACTIVATIONS, MODELS, POOLINGS, ModelEntry
+from cisdl.models.registry import get as get_model
+
+MOMENTUM = 0.9
+
+
+def model_entry(ctx: click.Context, param: click.Parameter, value: str) -> ModelEntry:
+    """The model of that name; a mistake is answered with the nearest."""
+    return get_model(value)
+
+
+def widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Comma-separated layer widths: 128,64."""
+    if value is None:
+        return None
+    try:
+        numbers = tuple(int(width) for width in value.split(","))
+    except ValueError:
+        numbers = (0,)
+    if min(numbers) < 1:
+        raise UsageError(f"--hidden: expected widths above 0 like 128,64, got '{value}'")
+    return numbers
+
+
+def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """A learning rate has to be finite and above zero."""
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise UsageError(f"--{param.name}: expected a finite number above 0, got {value}")
+    return value
+
+
+@click.command()
+@click.argument("model", callback=model_entry, metavar="MODEL")
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    metavar="NAME|PATH",
+    help=f"A data set ({', '.join(DATA)}) or a folder of IDX files.",
+)
+@click.option("--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]")
+@click.option(
+    "--scale",
+    type=click.Choice(SCALES),
+    help="Pixels as they are, in [0, 1], or with mean 0 and deviation 1.  [default: by data set]",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most N images of each part.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N")
+@click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]))
+@click.option("--lr", type=float, callback=positive, metavar="RATE", help="Learning rate.")
+@click.option(
+    "--momentum",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="M",
+    help=f"With --optimizer momentum.  [default: {MOMENTUM}]",
+)
+@click.option(
+    "--hidden", callback=widths, metavar="N[,N...]", help="mlp: hidden layers' widths; lstm: one width."
+)
+@click.option("--activation", type=click.Choice(ACTIVATIONS), help="mlp, lenet.")
+@click.option("--pooling", type=click.Choice(POOLINGS), help="lenet.")
+@click.option(
+    "--backend",
+    type=click.Choice(["cisdl", "torch"]),
+    default="cisdl",
+    show_default=True,
+    help="Whose kernels: ours or torch's.",
+)
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's]")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**32 - 1),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Decides initial weights, the order of images and the validation images of IDX data.",
+)
+@click.option("--log-steps", is_flag=True, help="Write the loss of every step to steps.csv.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; train nothing, write nothing.")
+@click.option(
+    "-o",
+    "--out",
+    metavar="NAME",
+    help="The run folder: runs/NAME, or NAME-2, -3 if it exists.  [default: MODEL]",
+)
+def train(
+    model: ModelEntry,
+    data: str,
+    data_dir: str | None,
+    scale: str | None,
+    limit: int | None,
+    epochs: int | None,
+    batch_size: int | None,
+    optimizer: str | None,
+    lr: float | None,
+    momentum: float | None,
+    hidden: tuple[int, ...] | None,
+    activation: str | None,
+    pooling: str | None,
+    backend: str,
+    device: str,
+    threads: int | None,
+    seed: int,
+    log_steps: bool,
+    dry_run: bool,
+    out: str | None,
+) -> None:
+    """Train MODEL (mlp, lenet or lstm) and leave its results in a run folder.
+
+    Options without a default shown have one for each model; --dry-run prints them. The epoch that does
+    best on validation is kept and judged once on the test images.
+
+    \b
+    Examples:
+      cisdl train lenet
+      cisdl train mlp --hidden 16 --activation tanh --optimizer sgd --lr 0.01 --batch-size 16 --epochs 10
+      cisdl train lenet --data ../data/fashion-mnist --epochs 2 -o fashion
+    """
+    options = model_options(model, hidden=hidden, activation=activation, pooling=pooling)
+    optimizer = optimizer or model.optimizer
+    if momentum is not None and optimizer != "momentum":
+        raise UsageError(f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer}")
+    name = run_name(out, model.name)
+
+    from cisdl import device as devices
+    from cisdl.training.config import TrainConfig
+    from cisdl.training.run import run
+
+    chosen = devices.resolve(device)
+    config = TrainConfig(
+        model=model.name,
+        options=options,
+        backend=backend,
+        device=str(chosen),
+        threads=devices.prepare(chosen, threads),
+        data=data,
+        data_dir=data_dir,
+        scale=scale or (DATA[data].scale if data in DATA else "standard"),
+        limit=limit,
+        epochs=epochs or model.epochs,
+        batch_size=batch_size or model.batch_size,
+        optimizer=optimizer,
+        lr=lr or model.lr[optimizer],
+        momentum=(MOMENTUM if momentum is None else momentum) if optimizer == "momentum" else 0.0,
+        seed=seed,
+        log_steps=log_steps,
+    )
+    run(config, name, dry_run)
+
+
+def model_options(model: ModelEntry, **given: Any) -> dict[str, Any]:
+    """The model's own options, as given or by default; one it does not have is refused."""
+    for option, value in given.items():
+        if value is not None and option not in model.options:
+            having = ", ".join(entry.name for entry in MODELS.values() if option in entry.options)
+            raise UsageError(
+                f"--{option}: expected with {having}, got with {model.name}, which has no such option"
+            )
+    return {name: default if given[name] is None else given[name] for name, default in model.options.items()}
+
+
+def run_name(out: str | None, model: str) -> str:
+    """The run folder's name; it names a folder inside ./runs, never a path."""
+    if out is None:
+        return model
+    if not out or out in {".", ".."} or out.startswith(".") or "/" in out or "\\" in out:
+        raise UsageError(f"--out: expected a name for a folder inside ./runs, got '{out}'")
+    return out

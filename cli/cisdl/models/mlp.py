@@ -1,0 +1,48 @@
+"""The multi-layer perceptron.
+
+    x  (batch, pixels)                       the image, flattened
+    h1 = f(W1 x + b1)                        f: sigmoid, tanh, relu or leaky_relu
+    h2 = f(W2 h1 + b2) ...                   as many hidden layers as --hidden names
+    scores = W h + b   (batch, classes)
+
+Trained: every W and b. Loss: softmax cross-entropy, averaged over the mini-batch.
+
+Source: Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 323, 1986.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from cisdl.backend import Backend
+from cisdl.models.activations import ACTIVATIONS
+
+
+class MLP(nn.Module):
+    """Images (batch, channels, height, width) to scores (batch, classes)."""
+
+    def __init__(
+        self, ops: Backend, pixels: int, hidden: Sequence[int], classes: int, activation: str
+    ) -> None:
+        super().__init__()
+        widths = [pixels, *hidden]
+        self.hidden = nn.ModuleList(ops.Linear(a, b) for a, b in pairwise(widths))
+        self.output = ops.Linear(widths[-1], classes)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.flatten(1)  # (batch, pixels)
+        for layer in self.hidden:
+            x = self.activation(layer(x))  # (batch, width)
+        scores: Tensor = self.output(x)  # (batch, classes)
+        return scores
+
+
+def build(
+    ops: Backend, shape: tuple[int, int, int], classes: int, hidden: Sequence[int], activation: str
+) -> MLP:
+    channels, height, width = shape
+    return MLP(ops, channels * height * width, hidden, classes, activation)

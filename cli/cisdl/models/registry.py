@@ -1,0 +1,91 @@
+"""The list of models: what `cisdl train` and `cisdl ls models` know, without importing torch.
+
+To add a model: write `models/<name>.py` with a function `build(ops, shape, classes, **options)` that returns
+an `nn.Module` mapping images (batch, channels, height, width) to scores (batch, classes), and add an entry.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cisdl.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cisdl.backend import Backend
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
+POOLINGS = ("max", "avg")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What is known of a model before it is built."""
+
+    name: str
+    week: int
+    title: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: Mapping[str, float]
+    """The default learning rate of each optimizer."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The model's own options and their defaults: any of `hidden`, `activation`, `pooling`."""
+    image_size: int | None = None
+    """Images are resized to this many rows and columns; None takes them as they come."""
+
+    def build(self, ops: Backend, shape: tuple[int, int, int], classes: int, **options: Any) -> nn.Module:
+        """A new model with freshly drawn weights (seed torch first) for images of `shape` = (C, H, W)."""
+        module = importlib.import_module(f"cisdl.models.{self.name}")
+        model: nn.Module = module.build(ops, shape, classes, **{**self.options, **options})
+        return model
+
+
+MODELS: dict[str, ModelEntry] = {
+    entry.name: entry
+    for entry in (
+        ModelEntry(
+            "mlp",
+            week=1,
+            title="multi-layer perceptron: fully connected layers with an activation between them",
+            epochs=20,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
+            options={"hidden": (128, 64), "activation": "relu"},
+        ),
+        ModelEntry(
+            "lenet",
+            week=3,
+            title="LeNet-5: two convolutions, two poolings, three fully connected layers",
+            epochs=20,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
+            options={"activation": "relu", "pooling": "max"},
+            image_size=28,
+        ),
+        ModelEntry(
+            "lstm",
+            week=6,
+            title="LSTM that reads an image row by row and classifies it from its last hidden state",
+            epochs=20,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
+            options={"hidden": (128,)},
+        ),
+    )
+}
+
+
+def get(name: str) -> ModelEntry:
+    """The entry called `name`; a `UsageError` with a suggestion if there is none."""
+    if name not in MODELS:
+        raise UsageError(f"unknown model '{name}'; {did_you_mean(name, MODELS)}")
+    return MODELS[name]

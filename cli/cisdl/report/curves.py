@@ -1,0 +1,59 @@
+"""curves.png: loss and accuracy over the epochs, with the epoch that was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from cisdl.report import style
+
+WIDE_RANGE = 20.0
+"""A loss that falls by more than this factor is drawn on a logarithmic axis."""
+
+
+def draw(path: Path, title: str, metrics: Sequence[Mapping[str, Any]], best_epoch: int, footer: str) -> None:
+    """`metrics` are the rows of metrics.csv."""
+    epochs = [row["epoch"] for row in metrics]
+    with style.figure(path, 10, 4.1, title) as fig:
+        left, right = fig.subplots(1, 2)
+        panel(left, "loss (cross-entropy)", epochs, best_epoch, metrics, "loss", 1.0)
+        losses = [row[f"{part}_loss"] for row in metrics for part in ("train", "validation")]
+        if min(losses) > 0 and max(losses) / min(losses) > WIDE_RANGE:
+            left.set_yscale("log")
+            left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            left.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            left.set_ylim(bottom=0)
+        panel(right, "accuracy, %", epochs, best_epoch, metrics, "accuracy", 100.0)
+        fig.supxlabel(footer, x=0.012, ha="left", fontsize=9, color=style.FAINT)
+
+
+def panel(
+    axes: Axes,
+    title: str,
+    epochs: Sequence[int],
+    best_epoch: int,
+    metrics: Sequence[Mapping[str, Any]],
+    key: str,
+    factor: float,
+) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.grid(axis="y", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for part, color in (("train", style.BLUE), ("validation", style.ORANGE)):
+        values = [factor * row[f"{part}_{key}"] for row in metrics]
+        marker = "o" if len(epochs) < 25 else ""
+        axes.plot(epochs, values, color=color, marker=marker, markersize=3.5, label=part)
+    kept = factor * metrics[epochs.index(best_epoch)][f"validation_{key}"]
+    axes.plot(
+        [best_epoch], [kept], "o", markersize=10, markerfacecolor="none", markeredgecolor=style.ORANGE,
+        markeredgewidth=1.6, label=f"kept: epoch {best_epoch}", linestyle="none",
+    )  # fmt: skip
+    if key == "accuracy":  # one legend speaks for both panels; this one's lower right is always free
+        axes.legend(frameon=False, loc="lower right")

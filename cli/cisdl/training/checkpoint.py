@@ -1,0 +1,55 @@
+"""best.pt and last.pt: plain types only, so that `torch.load(path, weights_only=True)` reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cisdl.errors import CisdlError, DataError
+from cisdl.files import write_atomically
+
+FORMAT = 1
+
+
+def save(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: dict[str, Any],
+    position: dict[str, int],
+) -> None:
+    """Write the complete state after `position`: epoch, batch within it, step since the start."""
+    state = {
+        "format": FORMAT,
+        "config": config,
+        "position": position,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        },
+    }
+    try:
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise CisdlError(f"{path}: cannot be written ({error})") from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state in `path`, on the CPU."""
+    if not path.is_file():
+        raise DataError(f"{path}: expected a checkpoint, got no such file")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise DataError(
+            f"{path}: expected a checkpoint written by cisdl train, got an unreadable file"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        got = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise DataError(f"{path}: expected a checkpoint of format {FORMAT}, got {got}")
+    return state

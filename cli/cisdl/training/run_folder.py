@@ -1,0 +1,100 @@
+"""The folder a run leaves behind: `runs/<name>[-N]` under the current directory.
+
+config.json     the complete configuration, model and data facts
+env.json        machine, versions, how the kernels were built
+metrics.csv     one row an epoch; the same as metrics.jsonl
+steps.csv       one row a step, with --log-steps
+best.pt         the epoch that did best on validation; last.pt is the newest state
+result.json     how the run ended, and its test result
+plots/          pictures
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from cisdl.errors import CisdlError, DataError
+from cisdl.files import write_json, write_text
+
+ROOT = "runs"
+
+
+class RunFolder:
+    """Names and writes the files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics: list[dict[str, Any]] = []
+        self._steps: TextIO | None = None
+
+    @classmethod
+    def create(cls, name: str) -> RunFolder:
+        """A new folder `runs/<name>`, or `runs/<name>-2`, `-3` and so on where that exists already."""
+        root = Path(ROOT)
+        number = 1
+        while True:
+            path = root / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError as error:
+                if root.exists() and not root.is_dir():
+                    raise CisdlError(f"{root.absolute()}: expected a folder for runs, got a file") from error
+                number += 1
+            except OSError as error:
+                raise CisdlError(f"{path.absolute()}: cannot be created ({error.strerror})") from error
+            else:
+                return cls(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_json(self / name, value)
+
+    def add_metrics(self, row: dict[str, Any]) -> None:
+        """Append one epoch's row to metrics.csv and metrics.jsonl."""
+        self.metrics.append(row)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(self.metrics[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.metrics)
+        write_text(self / "metrics.csv", table.getvalue())
+        write_text(self / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.metrics))
+
+    def add_step(self, step: int, epoch: int, loss: float) -> None:
+        """Append one step's loss, in full precision, to steps.csv."""
+        if self._steps is None:
+            self._steps = (self / "steps.csv").open("w", encoding="utf-8")
+            self._steps.write("step,epoch,loss\n")
+        self._steps.write(f"{step},{epoch},{loss!r}\n")
+
+    def close(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+
+
+def existing(root: Path | None = None) -> list[Path]:
+    """The run folders under `root` (default: ./runs), the oldest first."""
+    root = root or Path(ROOT)
+    if not root.is_dir():
+        return []
+    found = [path.parent for path in root.glob("*/config.json")]
+    return sorted(found, key=lambda path: (path / "config.json").stat().st_mtime)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a run's JSON file; empty where the run never got so far as to write it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected JSON written by cisdl train, got an unreadable file") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
