@@ -1,0 +1,180 @@
+// Fully connected layer, y = x W^T + b, and its gradients, on the CPU.
+//
+// All three are one matrix product each; what differs is which side lies contiguous along the sum:
+//   forward          y  [batch, out] = x [batch, in]   W^T     sum over in:    both contiguous
+//   backward_input   gx [batch, in]  = gy [batch, out] W       sum over out:   gy contiguous, W strided
+//   backward_weight  gW [out, in]    = gy^T            x       sum over batch: both strided
+// The bias is added where a tile is stored; its gradient is the column sums of gy.
+//
+// dot          forward, few rows of x: every weight is read once where it lies (gemm_dot.h)
+// stream       backward, few rows of x: bound by reading or writing the weights, nothing packed (gemm_stream.h)
+// packed_gemm  everything else (gemm.h)
+// plain        three loops
+#include "column_sums.h"
+#include "gemm.h"
+#include "gemm_dot.h"
+#include "gemm_stream.h"
+#include "kernels.h"
+
+namespace cisdl {
+namespace {
+
+template <class Args>
+bool always(const Args&) {
+  return true;
+}
+
+// ---------------------------------------------------------------------------------------------- forward
+
+template <class T>
+bool forward_dot_applicable(const LinearForward<T>& f) {
+  return f.p.batch <= kMaxDotRows;
+}
+
+template <class T>
+void forward_dot(const LinearForward<T>& f, const Parallel& par) {
+  gemm_dot<T>(f.p.batch, f.p.out_features, f.p.in_features, f.input, f.p.in_features, f.weight, f.p.in_features,
+              {f.output, f.p.out_features, false, nullptr, f.bias}, par);
+}
+
+template <class T>
+void forward_packed(const LinearForward<T>& f, const Parallel& par) {
+  gemm<T>({f.p.batch,
+           f.p.out_features,
+           f.p.in_features,
+           lines_are_rows(f.input, f.p.in_features),
+           lines_are_rows(f.weight, f.p.in_features),
+           {f.output, f.p.out_features, false, nullptr, f.bias}},
+          par);
+}
+
+template <class T>
+void forward_plain(const LinearForward<T>& f, const Parallel& par) {
+  const int64_t in = f.p.in_features, out = f.p.out_features;
+  parallel_for(par, f.p.batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n)
+      for (int64_t o = 0; o < out; ++o) {
+        T sum = f.bias ? f.bias[o] : T(0);
+        for (int64_t i = 0; i < in; ++i) sum += f.input[n * in + i] * f.weight[o * in + i];
+        f.output[n * out + o] = sum;
+      }
+  });
+}
+
+// --------------------------------------------------------------------------------------- gradient of x
+
+template <class T>
+bool backward_input_stream_applicable(const LinearBackwardInput<T>& f) {
+  return f.p.batch <= kMaxStreamRows && f.p.out_features > 0;
+}
+
+template <class T>
+void backward_input_stream(const LinearBackwardInput<T>& f, const Parallel& par) {
+  gemm_few_rows<T>(f.p.batch, f.p.in_features, f.p.out_features, lines_are_rows(f.grad_output, f.p.out_features),
+                   f.weight, f.p.in_features, f.grad_input, f.p.in_features, par);
+}
+
+template <class T>
+void backward_input_packed(const LinearBackwardInput<T>& f, const Parallel& par) {
+  gemm<T>({f.p.batch,
+           f.p.in_features,
+           f.p.out_features,
+           lines_are_rows(f.grad_output, f.p.out_features),
+           lines_are_columns(f.weight, f.p.in_features),
+           {f.grad_input, f.p.in_features}},
+          par);
+}
+
+template <class T>
+void backward_input_plain(const LinearBackwardInput<T>& f, const Parallel& par) {
+  const int64_t in = f.p.in_features, out = f.p.out_features;
+  parallel_for(par, f.p.batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n)
+      for (int64_t i = 0; i < in; ++i) {
+        T sum = T(0);
+        for (int64_t o = 0; o < out; ++o) sum += f.grad_output[n * out + o] * f.weight[o * in + i];
+        f.grad_input[n * in + i] = sum;
+      }
+  });
+}
+
+// ------------------------------------------------------------------------------ gradients of W and b
+
+template <class T>
+bool backward_weight_stream_applicable(const LinearBackwardWeight<T>& f) {
+  return f.p.batch > 0 && f.p.batch <= kMaxStreamSum;
+}
+
+template <class T>
+void backward_weight_stream(const LinearBackwardWeight<T>& f, const Parallel& par) {
+  if (f.grad_weight)
+    gemm_short_sum<T>(f.p.out_features, f.p.in_features, f.p.batch,
+                      lines_are_columns(f.grad_output, f.p.out_features), f.input, f.p.in_features, f.grad_weight,
+                      f.p.in_features, par);
+  if (f.grad_bias) column_sums<T>(f.grad_output, f.p.batch, f.p.out_features, f.grad_bias, par);
+}
+
+template <class T>
+void backward_weight_packed(const LinearBackwardWeight<T>& f, const Parallel& par) {
+  if (f.grad_weight)
+    gemm<T>({f.p.out_features,
+             f.p.in_features,
+             f.p.batch,
+             lines_are_columns(f.grad_output, f.p.out_features),
+             lines_are_columns(f.input, f.p.in_features),
+             {f.grad_weight, f.p.in_features}},
+            par);
+  if (f.grad_bias) column_sums<T>(f.grad_output, f.p.batch, f.p.out_features, f.grad_bias, par);
+}
+
+template <class T>
+void backward_weight_plain(const LinearBackwardWeight<T>& f, const Parallel& par) {
+  const int64_t in = f.p.in_features, out = f.p.out_features, batch = f.p.batch;
+  parallel_for(par, out, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) {
+      if (f.grad_bias) {
+        T sum = T(0);
+        for (int64_t n = 0; n < batch; ++n) sum += f.grad_output[n * out + o];
+        f.grad_bias[o] = sum;
+      }
+      for (int64_t i = 0; f.grad_weight && i < in; ++i) {
+        T sum = T(0);
+        for (int64_t n = 0; n < batch; ++n) sum += f.grad_output[n * out + o] * f.input[n * in + i];
+        f.grad_weight[o * in + i] = sum;
+      }
+    }
+  });
+}
+
+template <class T>
+constexpr Implementation<LinearForward<T>> kForward[] = {
+    {"dot", forward_dot_applicable<T>, forward_dot<T>},
+    {"packed_gemm", always<LinearForward<T>>, forward_packed<T>},
+    {"plain", always<LinearForward<T>>, forward_plain<T>},
+};
+
+template <class T>
+constexpr Implementation<LinearBackwardInput<T>> kBackwardInput[] = {
+    {"stream", backward_input_stream_applicable<T>, backward_input_stream<T>},
+    {"packed_gemm", always<LinearBackwardInput<T>>, backward_input_packed<T>},
+    {"plain", always<LinearBackwardInput<T>>, backward_input_plain<T>},
+};
+
+template <class T>
+constexpr Implementation<LinearBackwardWeight<T>> kBackwardWeight[] = {
+    {"stream", backward_weight_stream_applicable<T>, backward_weight_stream<T>},
+    {"packed_gemm", always<LinearBackwardWeight<T>>, backward_weight_packed<T>},
+    {"plain", always<LinearBackwardWeight<T>>, backward_weight_plain<T>},
+};
+
+template <class T>
+constexpr LinearKernels<T> kernels() {
+  return {{kForward<T>, 3}, {kBackwardInput<T>, 3}, {kBackwardWeight<T>, 3}};
+}
+
+constexpr LinearFamily kFamily = {kernels<float>(), kernels<double>()};
+
+}  // namespace
+}  // namespace cisdl
+
+CISDL_EXPORT(linear, LinearFamily) { return &cisdl::kFamily; }
