@@ -1,0 +1,51 @@
+// The conv2d lists of one instruction set: special entries first, the plain one last.
+#include "conv2d_direct.h"
+#include "conv2d_direct_weight.h"
+#include "conv2d_nhwc.h"
+#include "conv2d_packed_gemm.h"
+#include "conv2d_plain.h"
+#include "conv2d_weight_gradient.h"
+
+namespace cisdl {
+namespace {
+
+template <class T>
+constexpr Implementation<Conv2dForward<T>> kForward[] = {
+    {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
+    {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
+    {"indirect_gemm", conv2d_is_nhwc<Conv2dForward<T>>, conv2d_nhwc_forward<T>},
+    {"plain", conv2d_always<Conv2dForward<T>>, conv2d_plain_forward<T>},
+};
+
+template <class T>
+constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
+    {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
+    {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
+    {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardInput<T>>, conv2d_nhwc_backward_input<T>},
+    {"plain", conv2d_always<Conv2dBackwardInput<T>>, conv2d_plain_backward_input<T>},
+};
+
+template <class T>
+constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
+    {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
+    {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},
+    {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardWeight<T>>, conv2d_nhwc_backward_weight<T>},
+    {"plain", conv2d_always<Conv2dBackwardWeight<T>>, conv2d_plain_backward_weight<T>},
+};
+
+template <class Args, int N>
+constexpr ImplementationList<Args> list(const Implementation<Args> (&items)[N]) {
+  return {items, N};
+}
+
+template <class T>
+constexpr Conv2dKernels<T> kernels() {
+  return {list(kForward<T>), list(kBackwardInput<T>), list(kBackwardWeight<T>)};
+}
+
+constexpr Conv2dFamily kFamily = {kernels<float>(), kernels<double>()};
+
+}  // namespace
+}  // namespace cisdl
+
+CISDL_EXPORT(conv2d, Conv2dFamily) { return &cisdl::kFamily; }

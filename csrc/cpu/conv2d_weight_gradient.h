@@ -1,0 +1,313 @@
+// The gradient to a convolution's weight as a sum of outer products over pixels; NCHW.
+//
+//   dw[k,c,r,s] = sum over pixels (n,y,x) of dy[k, pixel] x[c, pixel moved by (r, s)]
+//
+// Both tensors are rewritten pixel by pixel, channels together: then a pixel adds, for every tap (r, s), the outer
+// product of a few scalars with a few vectors to a tile of dw that stays in registers, and neither padding nor
+// stride costs anything inside the loop. Which side lies along the vector lanes is chosen by how well it fills them:
+//
+//   lanes = input channels    tile rows are output channels: a = dy [pixel][rows], b = x [row][column][lanes]
+//   lanes = output channels   tile rows are (s, c) of a kernel row, which lie next to each other in
+//                             x [row][column][channels]: a = x, b = dy [pixel][lanes]. For images of few channels.
+//
+// The batch is taken in chunks of a few MB: all threads rewrite a chunk, then share out the tiles of dw. A tile sums
+// at most kMaxChain pixels in registers before it is added to its place in memory. Chunks follow one another and
+// every tile belongs to one thread, so the result does not depend on their number.
+#pragma once
+
+#include "conv2d_bias_gradient.h"
+#include "conv2d_window.h"
+
+namespace cisdl {
+namespace {
+
+// The pixels of one pass of a tile, and how its operands move from image to image, row to row and column to column.
+struct GradientWalk {
+  int64_t images, rows, columns;
+  int64_t a_image, a_row, a_column;
+  int64_t b_image, b_row, b_column;
+};
+
+// sums[MR][NV*W] += sum over the walk of a[MR] (x) b[NV*W].
+template <class T, int MR, int NV>
+void gradient_tile(const GradientWalk& walk, const T* a, const T* b, T* sums) {
+  constexpr int W = kWidth<T>;
+  Vec<T> acc[MR][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) acc[i][v] = zero<T>();
+  for (int64_t n = 0; n < walk.images; ++n)
+    for (int64_t y = 0; y < walk.rows; ++y) {
+      const T* __restrict pa = a + n * walk.a_image + y * walk.a_row;
+      const T* __restrict pb = b + n * walk.b_image + y * walk.b_row;
+      for (int64_t x = 0; x < walk.columns; ++x, pa += walk.a_column, pb += walk.b_column) {
+        Vec<T> bv[NV];
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) bv[v] = load(pb + v * W);
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i) {
+          const Vec<T> av = set1(pa[i]);
+#pragma GCC unroll 2
+          for (int v = 0; v < NV; ++v) acc[i][v] += av * bv[v];
+        }
+      }
+    }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      T* p = sums + (i * NV + v) * W;
+      store(p, load(p) + acc[i][v]);
+    }
+}
+
+template <class T, int NV, int MR = kTileRows>
+CISDL_INLINE void gradient_tile_rows(int64_t rows, const GradientWalk& walk, const T* a, const T* b, T* sums) {
+  if (rows == MR) {
+    gradient_tile<T, MR, NV>(walk, a, b, sums);
+  } else if constexpr (MR > 1) {
+    gradient_tile_rows<T, NV, MR - 1>(rows, walk, a, b, sums);
+  }
+}
+
+constexpr int64_t kGradientChunkBytes = 2 << 20;
+
+// How the work is cut, and where everything lies. "x" is the input, "dy" grad_output, both rewritten.
+template <class T>
+struct GradientPlan {
+  Conv2dProblem p;
+  int64_t group_in, group_out;
+  bool lanes_are_inputs;
+  int64_t row_taps;           // taps (or kernel rows, where s is part of the tile's rows) with sums of their own
+  int64_t rows;               // of a group's product: output channels, or kernel_w * input channels
+  Parts tiles;                // of rows
+  int64_t lanes, lane_blocks; // of a group's product, and blocks of kTileCols of them
+  int64_t tile_size;          // elements of a tile's sums for one tap
+
+  int64_t chunk_images, chunk_rows;         // output rows: all, or fewer if chunk_images is 1
+  int64_t row_step, h_step;                 // as in WindowShape
+  int64_t col_step, w_step;
+  int64_t x_rows, x_columns;                // of a chunk's image
+  int64_t x_width;                          // elements of a column
+  int64_t x_image, x_block, x_blocks;       // strides in elements, number of blocks
+  int64_t dy_width, dy_image, dy_block, dy_blocks;
+
+  GradientPlan(const Conv2dProblem& problem) : p(problem) {
+    constexpr int64_t W = kWidth<T>;
+    if (is_pointwise(p)) take_plane_as_row(p);
+    group_in = p.in_channels / p.groups;
+    group_out = p.out_channels / p.groups;
+    lanes_are_inputs = ceil_div(group_in, W) * group_out <= ceil_div(group_out, W) * group_in;
+    const bool merged = !lanes_are_inputs && p.dilation_w == 1;
+    row_taps = merged ? p.kernel_h : p.kernel_h * p.kernel_w;
+    rows = lanes_are_inputs ? group_out : merged ? p.kernel_w * group_in : group_in;
+    lanes = lanes_are_inputs ? group_in : group_out;
+    tiles = split_evenly(rows, kTileRows, 1);
+    lane_blocks = ceil_div(lanes, kTileCols<T>);
+    tile_size = tiles.size * kTileCols<T>;
+
+    row_step = p.kernel_h == 1 ? 1 : p.stride_h;
+    h_step = p.kernel_h == 1 ? p.stride_h : 1;
+    col_step = p.kernel_w == 1 ? 1 : p.stride_w;
+    w_step = p.kernel_w == 1 ? p.stride_w : 1;
+    x_columns = (p.out_w - 1) * col_step + (p.kernel_w - 1) * p.dilation_w + 1;
+    x_blocks = p.groups * (lanes_are_inputs ? lane_blocks : 1);
+    x_width = lanes_are_inputs ? kTileCols<T> : group_in;
+    dy_blocks = p.groups * (lanes_are_inputs ? tiles.count : lane_blocks);
+    dy_width = lanes_are_inputs ? tiles.size : kTileCols<T>;
+
+    const int64_t row_bytes = static_cast<int64_t>(sizeof(T)) *
+                              (x_blocks * x_width * x_columns * row_step + dy_blocks * dy_width * p.out_w);
+    const int64_t fit = larger(1, kGradientChunkBytes / row_bytes);
+    chunk_images = larger(1, smaller(p.batch, fit / p.out_h));
+    chunk_rows = smaller(p.out_h, fit);
+    x_rows = (chunk_rows - 1) * row_step + (p.kernel_h - 1) * p.dilation_h + 1;
+    x_image = x_rows * x_columns * x_width + kPackSlack<T>;
+    x_block = chunk_images * x_image;
+    dy_image = chunk_rows * p.out_w * dy_width + kPackSlack<T>;
+    dy_block = chunk_images * dy_image;
+  }
+
+  int64_t block_lanes(int64_t block) const { return smaller(kTileCols<T>, lanes - block * kTileCols<T>); }
+  int64_t tile_rows(int64_t tile) const { return smaller(tiles.size, rows - tile * tiles.size); }
+};
+
+// Channels of a row (or of a run of pixels) together: dst[column][width] = src[channel][column], `stride` elements
+// of src from channel to channel and `step` from column to column. `width` is at least `channels`; past it lanes
+// are zero up to a whole vector. May write kPackSlack elements past the end.
+template <class T>
+void interleave_channels(const T* src, int64_t stride, int64_t step, int64_t channels, int64_t columns, T* dst,
+                         int64_t width) {
+  if (step != 1) {
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t c = 0; c < width; ++c) dst[j * width + c] = c < channels ? src[c * stride + j * step] : T(0);
+    return;
+  }
+  // Whole vectors are stored, so the last group of channels goes first.
+  for (int64_t c = (channels - 1) / kWidth<T> * kWidth<T>; c >= 0; c -= kWidth<T>)
+    pack_transposed<T, 1>(src + c * stride, stride, channels - c, columns, dst + c, width);
+}
+
+// Rewrites the rows of one image that output rows [y, y + rows) read, zero outside the image.
+template <class T>
+void rewrite_input(const GradientPlan<T>& g, const T* image, int64_t channels, int64_t y, int64_t rows, T* dst,
+                   int64_t width) {
+  const Conv2dProblem& p = g.p;
+  const int64_t x_rows = (rows - 1) * g.row_step + (p.kernel_h - 1) * p.dilation_h + 1;
+  // Column j is input column j*w_step - pad_left.
+  const int64_t begin = smaller(p.pad_left > 0 ? ceil_div(p.pad_left, g.w_step) : 0, g.x_columns);
+  const int64_t end = larger(begin, smaller(g.x_columns, ceil_div(p.in_w + p.pad_left, g.w_step)));
+  for (int64_t i = 0; i < x_rows; ++i, dst += g.x_columns * width) {
+    const int64_t h = y * p.stride_h - p.pad_top + i * g.h_step;
+    if (h < 0 || h >= p.in_h) {
+      std::memset(dst, 0, static_cast<size_t>(g.x_columns * width) * sizeof(T));
+      continue;
+    }
+    std::memset(dst, 0, static_cast<size_t>(begin * width) * sizeof(T));
+    interleave_channels<T>(image + h * p.in_w + begin * g.w_step - p.pad_left, p.in_h * p.in_w, g.w_step, channels,
+                           end - begin, dst + begin * width, width);
+    std::memset(dst + end * width, 0, static_cast<size_t>((g.x_columns - end) * width) * sizeof(T));
+  }
+}
+
+// Adds one chunk to the sums of one tile: [row_taps][tile_size].
+template <class T>
+void gradient_item(const GradientPlan<T>& g, const T* x, const T* dy, int64_t images, int64_t rows, int64_t tile,
+                   int64_t lane_block, T* sums) {
+  const Conv2dProblem& p = g.p;
+  const int64_t tile_rows = g.tile_rows(tile);
+  const bool wide = g.block_lanes(lane_block) > kWidth<T>;
+  const int64_t x_row = g.x_columns * g.x_width;
+  if (!g.lanes_are_inputs) x += tile * g.tiles.size;
+  GradientWalk walk{};
+  const GradientWalk steps =
+      g.lanes_are_inputs
+          ? GradientWalk{0, 0, 0, g.dy_image, p.out_w * g.dy_width, g.dy_width,
+                      g.x_image, g.row_step * x_row, g.col_step * g.x_width}
+          : GradientWalk{0, 0, 0, g.x_image, g.row_step * x_row, g.col_step * g.x_width,
+                      g.dy_image, p.out_w * g.dy_width, g.dy_width};
+  const int64_t dy_width = g.dy_width;
+  // As many whole images, else whole rows, else columns as one chain may sum.
+  const int64_t most_images = larger(1, kMaxChain / (rows * p.out_w)), most_rows = larger(1, kMaxChain / p.out_w);
+  const Parts image_parts = split_evenly(images, most_images, 1), row_parts = split_evenly(rows, most_rows, 1),
+              column_parts = split_evenly(p.out_w, kMaxChain, 1);
+  for (int64_t n = 0; n < images; n += image_parts.size)
+    for (int64_t y = 0; y < rows; y += row_parts.size)
+      for (int64_t c = 0; c < p.out_w; c += column_parts.size) {
+        walk = steps;
+        walk.images = smaller(image_parts.size, images - n);
+        walk.rows = smaller(row_parts.size, rows - y);
+        walk.columns = smaller(column_parts.size, p.out_w - c);
+        const T* part_x = x + n * g.x_image + y * g.row_step * x_row + c * g.col_step * g.x_width;
+        const T* part_dy = dy + n * g.dy_image + (y * p.out_w + c) * dy_width;
+        const int64_t taps_w = g.row_taps / p.kernel_h;
+        for (int64_t tap = 0; tap < g.row_taps; ++tap) {
+          const T* tap_x =
+              part_x + (tap / taps_w * p.dilation_h * g.x_columns + tap % taps_w * p.dilation_w) * g.x_width;
+          const T* a = g.lanes_are_inputs ? part_dy : tap_x;
+          const T* b = g.lanes_are_inputs ? tap_x : part_dy;
+          if (wide)
+            gradient_tile_rows<T, kTileVectors>(tile_rows, walk, a, b, sums + tap * g.tile_size);
+          else
+            gradient_tile_rows<T, 1>(tile_rows, walk, a, b, sums + tap * g.tile_size);
+        }
+      }
+}
+
+// dw from the sums of a tile.
+template <class T>
+void write_gradient(const GradientPlan<T>& g, const T* sums, int64_t group, int64_t tile, int64_t lane_block,
+                    T* grad_weight) {
+  const Conv2dProblem& p = g.p;
+  const int64_t cells = p.kernel_h * p.kernel_w, taps = g.group_in * cells, taps_w = g.row_taps / p.kernel_h;
+  const int64_t lanes = g.block_lanes(lane_block);
+  const int64_t width = lanes > kWidth<T> ? kTileCols<T> : kWidth<T>;
+  T* dst = grad_weight + group * g.group_out * taps;
+  for (int64_t i = 0; i < g.tile_rows(tile); ++i) {
+    const int64_t row = tile * g.tiles.size + i, lane = lane_block * kTileCols<T>;
+    for (int64_t tap = 0; tap < g.row_taps; ++tap) {
+      const T* src = sums + tap * g.tile_size + i * width;
+      const int64_t r = tap / taps_w, s = tap % taps_w;
+      if (g.lanes_are_inputs) {
+        T* to = dst + row * taps + lane * cells + r * p.kernel_w + s;
+        for (int64_t j = 0; j < lanes; ++j) to[j * cells] = src[j];
+      } else {  // rows are (s, c)
+        T* to = dst + lane * taps + row % g.group_in * cells + r * p.kernel_w + s + row / g.group_in;
+        for (int64_t j = 0; j < lanes; ++j) to[j * taps] = src[j];
+      }
+    }
+  }
+}
+
+template <class T>
+void conv2d_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel& par) {
+  constexpr int64_t kBytes = sizeof(T);
+  const int64_t size = args.p.out_channels * (args.p.in_channels / args.p.groups) * args.p.kernel_h * args.p.kernel_w;
+  if (size == 0 || args.p.batch * args.p.out_h * args.p.out_w == 0) {
+    std::memset(args.grad_weight, 0, static_cast<size_t>(size * kBytes));
+    return;
+  }
+  const GradientPlan<T> g(args.p);
+  const Conv2dProblem& p = g.p;
+  const int64_t in_plane = p.in_h * p.in_w, out_plane = p.out_h * p.out_w;
+  const int64_t items = p.groups * g.lane_blocks * g.tiles.count, item_size = g.row_taps * g.tile_size;
+  T* sums = static_cast<T*>(scratch(Scratch::shared2, items * item_size * kBytes));
+  std::memset(sums, 0, static_cast<size_t>(items * item_size * kBytes));
+  T* x = static_cast<T*>(scratch(Scratch::shared, (g.x_blocks * g.x_block + g.dy_blocks * g.dy_block) * kBytes));
+  T* dy = x + g.x_blocks * g.x_block;
+
+  // Image or dy block `i` of a group: its first channel and number of channels.
+  const auto x_channels = [&](int64_t i) { return g.lanes_are_inputs ? g.block_lanes(i) : g.group_in; };
+  const auto dy_channels = [&](int64_t i) { return g.lanes_are_inputs ? g.tile_rows(i) : g.block_lanes(i); };
+  const int64_t group_x = g.x_blocks / p.groups, group_dy = g.dy_blocks / p.groups;
+
+  for (int64_t n0 = 0; n0 < p.batch; n0 += g.chunk_images)
+    for (int64_t y0 = 0; y0 < p.out_h; y0 += g.chunk_rows) {
+      const int64_t images = smaller(g.chunk_images, p.batch - n0), rows = smaller(g.chunk_rows, p.out_h - y0);
+      const int64_t x_parts = g.x_blocks * images, dy_parts = g.dy_blocks * images;
+      parallel_for(par, x_parts + dy_parts, grain_for(8 * g.dy_image), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const bool is_x = i < x_parts;
+          const int64_t part = is_x ? i : i - x_parts;
+          const int64_t block = part / images, n = part % images;
+          if (is_x) {
+            const int64_t group = block / group_x, in_group = block % group_x, channels = x_channels(in_group);
+            const T* image = args.input + ((n0 + n) * p.in_channels + group * g.group_in + in_group * g.x_width) * in_plane;
+            rewrite_input<T>(g, image, channels, y0, rows, x + block * g.x_block + n * g.x_image, g.x_width);
+          } else {
+            const int64_t group = block / group_dy, in_group = block % group_dy, channels = dy_channels(in_group);
+            const T* image = args.grad_output +
+                             ((n0 + n) * p.out_channels + group * g.group_out + in_group * g.dy_width) * out_plane;
+            interleave_channels<T>(image + y0 * p.out_w, out_plane, 1, channels, rows * p.out_w,
+                                   dy + block * g.dy_block + n * g.dy_image, g.dy_width);
+          }
+        }
+      });
+      const int64_t work = images * rows * p.out_w * g.row_taps * g.tile_size;
+      parallel_for(par, items, grain_for(work), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t tile = i % g.tiles.count, lane_block = i / g.tiles.count % g.lane_blocks;
+          const int64_t group = i / g.tiles.count / g.lane_blocks;
+          const int64_t x_block = group * group_x + (g.lanes_are_inputs ? lane_block : 0);
+          const int64_t dy_block = group * group_dy + (g.lanes_are_inputs ? tile : lane_block);
+          gradient_item<T>(g, x + x_block * g.x_block, dy + dy_block * g.dy_block, images, rows, tile, lane_block,
+                           sums + i * item_size);
+        }
+      });
+    }
+  parallel_for(par, items, grain_for(4 * item_size), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      write_gradient<T>(g, sums + i * item_size, i / g.tiles.count / g.lane_blocks, i % g.tiles.count,
+                        i / g.tiles.count % g.lane_blocks, args.grad_weight);
+  });
+}
+
+template <class T>
+void conv2d_packed_gemm_backward_weight(const Conv2dBackwardWeight<T>& args, const Parallel& par) {
+  if (args.grad_bias) conv2d_bias_gradient(args.p, args.grad_output, args.grad_bias, par);
+  if (args.grad_weight) conv2d_weight_gradient(args, par);
+}
+
+}  // namespace
+}  // namespace cisdl
