@@ -1,0 +1,202 @@
+"""Plain, slow, obvious versions of every op: the formula written out, and nothing else.
+
+They are the third opinion beside our kernels and torch's: the same signatures as
+:mod:`cisdl_ops`, ordinary tensor arithmetic, no ``F.conv2d``, no matrix product, no pooling call.
+Loops run over kernel taps and channels, so each line can be checked against the formula above it.
+All of them work in any floating dtype and are differentiable by autograd.
+
+Index names: N batch, C input channels, K output channels, G groups, H W input, OH OW output,
+R S kernel rows and columns.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+Pair = int | tuple[int, int]
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y[..., o] = sum_i input[..., i] * weight[o, i] + bias[o].
+
+    input [..., I], weight [O, I], bias [O] or None -> [..., O].
+    """
+    result = (input.unsqueeze(-2) * weight).sum(-1)
+    return result if bias is None else result + bias
+
+
+def conv2d_padding(
+    padding: Pair | str, kernel_size: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """The zeros added to (top, bottom, left, right).
+
+    'same' needs d * (R - 1) zeros in each direction for the output to keep the input's size; an odd
+    count puts the extra zero at the bottom or right, as ``torch.nn.functional.conv2d`` does.
+    """
+    match padding:
+        case "valid":
+            return (0, 0, 0, 0)
+        case "same":
+            rows, columns = (d * (k - 1) for k, d in zip(kernel_size, dilation, strict=True))
+            return (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+        case str():
+            raise ValueError(f"padding must be an int, a pair, 'same' or 'valid', got {padding!r}")
+    rows, columns = _pair(padding)
+    return (rows, rows, columns, columns)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair | str = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """y[n,k,oh,ow] = bias[k] + sum_{c,r,s} weight[k,c,r,s] * x[n, g*C/G + c, oh*sh + r*dh, ow*sw + s*dw].
+
+    x is the input with zeros around it and g = k // (K/G) is the group of output channel k
+    (cross-correlation, the convention of torch and of LeCun et al. 1998).
+    input [N, C, H, W] or [C, H, W], weight [K, C/G, R, S], bias [K] or None -> [N, K, OH, OW] or [K, OH, OW],
+    OH = (H + top + bottom - dh * (R - 1) - 1) // sh + 1.
+    """
+    if input.dim() == 3:
+        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    (sh, sw), (dh, dw) = _pair(stride), _pair(dilation)
+    out_channels, group_channels, kernel_h, kernel_w = weight.shape
+    top, bottom, left, right = conv2d_padding(padding, (kernel_h, kernel_w), (dh, dw))
+    batch, _, height, width = input.shape
+    out_h = (height + top + bottom - dh * (kernel_h - 1) - 1) // sh + 1
+    out_w = (width + left + right - dw * (kernel_w - 1) - 1) // sw + 1
+
+    padded = torch.nn.functional.pad(input, (left, right, top, bottom))
+    padded = padded.view(batch, groups, group_channels, 1, *padded.shape[2:])
+    taps = weight.reshape(groups, out_channels // groups, group_channels, kernel_h, kernel_w)
+    result = input.new_zeros(batch, groups, out_channels // groups, out_h, out_w)
+    for r in range(kernel_h):
+        rows = slice(r * dh, r * dh + (out_h - 1) * sh + 1, sh)
+        for s in range(kernel_w):
+            columns = slice(s * dw, s * dw + (out_w - 1) * sw + 1, sw)
+            for c in range(group_channels):
+                result = result + padded[:, :, c, :, rows, columns] * taps[:, :, c, r, s, None, None]
+    result = result.reshape(batch, out_channels, out_h, out_w)
+    return result if bias is None else result + bias[:, None, None]
+
+
+def pool_output_size(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> int:
+    """Windows along one axis. In ceil mode a last window may hang over the end, but it must start
+    inside the input or its left padding (torch's rule)."""
+    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    if not ceil_mode:
+        return span // stride + 1
+    count = -(-span // stride) + 1
+    return count - 1 if (count - 1) * stride >= size + padding else count
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """y[n,c,oh,ow] = max over r, s of input[n, c, oh*sh - ph + r*dh, ow*sw - pw + s*dw], inside cells only.
+
+    Ties keep the first cell in row-major order; a NaN beats everything and the last NaN of a window
+    wins (the behaviour of torch's CPU kernel). A window without any cell gives -inf.
+    input [N, C, H, W] or [C, H, W] -> [N, C, OH, OW] or [C, OH, OW]; with ``return_indices`` also the
+    int64 index h * W + w of the winner, same shape.
+    """
+    (kernel_h, kernel_w), (ph, pw), (dh, dw) = _pair(kernel_size), _pair(padding), _pair(dilation)
+    sh, sw = _pair(kernel_size if stride is None else stride)
+    height, width = input.shape[-2:]
+    out_h = pool_output_size(height, kernel_h, sh, ph, dh, ceil_mode)
+    out_w = pool_output_size(width, kernel_w, sw, pw, dw, ceil_mode)
+
+    shape = (*input.shape[:-2], out_h, out_w)
+    best = input.new_full(shape, -math.inf)
+    index = torch.full(shape, -1, dtype=torch.int64, device=input.device)
+    flat = input.flatten(-2)
+    for r in range(kernel_h):
+        h = torch.arange(out_h, device=input.device)[:, None] * sh - ph + r * dh
+        for s in range(kernel_w):
+            w = torch.arange(out_w, device=input.device)[None, :] * sw - pw + s * dw
+            inside = (h >= 0) & (h < height) & (w >= 0) & (w < width)
+            cell = torch.where(inside, h * width + w, 0)
+            value = flat[..., cell]
+            wins = inside & ((index < 0) | (value > best) | value.isnan())
+            best = torch.where(wins, value, best)
+            index = torch.where(wins, cell, index)
+    return (best, index) if return_indices else best
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """y[n, c, oh, ow] = (sum over r, s of input[n, c, oh*sh - ph + r, ow*sw - pw + s]) / divisor.
+
+    The divisor is ``divisor_override`` if given; else the number of cells of the window that lie inside
+    the padded input (``count_include_pad``) or inside the input itself.
+    input [N, C, H, W] or [C, H, W] -> [N, C, OH, OW] or [C, OH, OW].
+    """
+    (kernel_h, kernel_w), (ph, pw) = _pair(kernel_size), _pair(padding)
+    sh, sw = _pair(kernel_size if stride is None else stride)
+    height, width = input.shape[-2:]
+    out_h = pool_output_size(height, kernel_h, sh, ph, 1, ceil_mode)
+    out_w = pool_output_size(width, kernel_w, sw, pw, 1, ceil_mode)
+
+    total = input.new_zeros(*input.shape[:-2], out_h, out_w)
+    count = input.new_zeros(out_h, out_w)
+    flat = input.flatten(-2)
+    for r in range(kernel_h):
+        h = torch.arange(out_h, device=input.device)[:, None] * sh - ph + r
+        for s in range(kernel_w):
+            w = torch.arange(out_w, device=input.device)[None, :] * sw - pw + s
+            inside = (h >= 0) & (h < height) & (w >= 0) & (w < width)
+            in_padding = (h < height + ph) & (w < width + pw)
+            value = flat[..., torch.where(inside, h * width + w, 0)]
+            total = total + torch.where(inside, value, torch.zeros_like(value))
+            count = count + (in_padding if count_include_pad else inside)
+    return total / (count if divisor_override is None else divisor_override)
+
+
+def lstm_cell(
+    input: Tensor,
+    hx: tuple[Tensor, Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One step of a long short-term memory (Hochreiter & Schmidhuber 1997, forget gate of Gers 2000).
+
+        i, f, g, o = w_ih x + b_ih + w_hh h + b_hh      (four blocks of H rows, in this order)
+        c' = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h' = sigmoid(o) * tanh(c')
+
+    input [B, I], hx = (h [B, H], c [B, H]), w_ih [4H, I], w_hh [4H, H], b_ih and b_hh [4H] or None
+    -> (h', c'), each [B, H]. A single sample [I] with states [H] works too.
+    """
+    h, c = hx
+    gates = linear(input, w_ih, b_ih) + linear(h, w_hh, b_hh)
+    i, f, g, o = gates.chunk(4, dim=-1)
+    new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(new_c), new_c

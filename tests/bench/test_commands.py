@@ -1,0 +1,194 @@
+"""`cisdl bench`, `cisdl bench compare` and `cisdl check`: what they refuse, write and exit with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cisdl import errors
+from cisdl.__main__ import cli
+from cisdl.bench import ceilings, models, ops, results
+from cisdl.bench.ceilings import Ceilings
+from torch import Tensor
+
+import cisdl_ops
+
+CASE = "linear/lenet_fc3_b64"
+
+
+def run(*arguments: str) -> int:
+    """The exit code of ``cisdl`` with these arguments."""
+    with pytest.raises(SystemExit) as exited:
+        cli.main(list(arguments), prog_name="cisdl")
+    return int(exited.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring the machine takes seconds and is tested nowhere here."""
+    known = Ceilings(100.0, "a test", {1 << 28: 10.0})
+    monkeypatch.setattr(ceilings, "measure", lambda device, dtype: known)
+
+
+@pytest.fixture
+def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        pytest.fail("a wrong kernel was timed")
+
+    monkeypatch.setattr(ops, "interleave", refuse)
+    monkeypatch.setattr(models, "interleave", refuse)
+
+
+class WrongGradient(torch.autograd.Function):
+    """A linear layer whose forward is right and whose weight gradient is 0.1 % too large."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        return torch.nn.functional.linear(input, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        input, weight = ctx.saved_tensors
+        return grad @ weight, 1.001 * grad.t() @ input, grad.sum(0)
+
+
+def slightly_wrong(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.nn.functional.linear(input, weight, bias) + 1e-4
+
+
+@pytest.mark.usefixtures("no_timing")
+@pytest.mark.parametrize("wrong", [slightly_wrong, WrongGradient.apply])
+def test_bench_refuses_to_time_a_wrong_kernel(
+    wrong: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cisdl_ops, "linear", wrong)
+    target = tmp_path / "out.json"
+    assert run("bench", CASE, "--mode", "fwd", "-o", str(target)) == errors.KERNEL_DISAGREES
+    assert not target.exists()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert CASE in last
+    assert "was not timed" in last
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_bench_refuses_to_time_a_wrong_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = cisdl_ops.nn.Linear.forward
+    monkeypatch.setattr(cisdl_ops.nn.Linear, "forward", lambda self, x: 1.01 * right(self, x))
+    assert run("bench", "model/mlp", "--quick") == errors.KERNEL_DISAGREES
+    assert "loss of step 1" in capsys.readouterr().err
+
+
+def test_check_finds_a_wrong_kernel(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cisdl_ops, "linear", slightly_wrong)
+    assert run("check", "linear/grad*", "--dtype", "float32") == errors.KERNEL_DISAGREES
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "2 of 2 cases disagree" in captured.err
+    assert "wrong" in captured.out
+
+
+def test_check_passes_and_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", "conv2d/grad", "--json") == errors.OK
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["tensor"] for row in rows} == {"output 0", "grad input", "grad weight", "grad bias"}
+    assert {row["dtype"] for row in rows} == {"float32", "float64"}
+    assert {row["layout"] for row in rows} == {"contiguous", "channels_last"}
+    assert all(row["complaint"] is None and row["error"] <= row["allowed"] for row in rows)
+
+
+def test_bench_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "deep" / "out.json"
+    assert (
+        run("bench", CASE, "--quick", "--threads", "1", "-o", str(target)) == errors.USAGE
+    )  # not a quick case
+    assert run("bench", CASE, "--threads", "1", "-o", str(target)) == errors.OK
+    printed = capsys.readouterr().out
+    content = results.read(target)
+    assert {"processor", "isa", "threads", "torch", "device", "date"} <= set(content["environment"])
+    assert content["environment"]["threads"] == 1
+    assert content["ceilings"]["gflops"] == 100
+    assert content["options"]["pattern"] == CASE
+    assert [row["part"] for row in content["rows"]] == ["forward", "grad_input", "grad_weight"]
+    for row in content["rows"]:
+        assert row["case"] == CASE
+        assert row["verdict"] in ("win", "even", "loss")
+        assert row["speedup"]["low"] <= row["speedup"]["value"] <= row["speedup"]["high"]
+        assert {timing["provider"] for timing in row["timings"]} == {"ours", "torch"}
+        assert all(len(timing["round_seconds"]) >= 11 for timing in row["timings"])
+        assert row["implementation"] in printed
+        assert row["implementation"]
+        assert row["gflops"] == pytest.approx(2 * 64 * 84 * 10 / row["ours_seconds"] / 1e9)
+    assert set(content["geometric_means"]) == {"linear:forward", "linear:grad_input", "linear:grad_weight"}
+
+
+def test_bench_of_a_model(tmp_path: Path) -> None:
+    target = tmp_path / "out.json"
+    assert run("bench", "model/mlp", "--quick", "--json", str(target)) == errors.OK
+    (row,) = results.read(target)["rows"]
+    assert (row["case"], row["part"], row["gflops"]) == ("model/mlp", "step", None)
+
+
+@pytest.mark.parametrize("arguments", [("bench", "conv3d"), ("check", "conv3d"), ("bench", "model/lenett")])
+def test_unknown_pattern(arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == errors.USAGE
+    captured = capsys.readouterr().err
+    assert arguments[1] in captured
+    assert "did you mean" in captured
+
+
+def file_with(path: Path, speedups: dict[str, tuple[float, float, float]], **environment: object) -> str:
+    rows = [
+        {
+            "case": f"conv2d/{name}",
+            "part": "forward",
+            "dtype": "float32",
+            "speedup": dict(zip(("value", "low", "high"), ratio, strict=True)),
+        }
+        for name, ratio in speedups.items()
+    ]
+    path.write_text(
+        json.dumps({"schema": results.SCHEMA, "environment": {"threads": 1, **environment}, "rows": rows})
+    )
+    return str(path)
+
+
+def test_compare_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = file_with(tmp_path / "a.json", {"x": (2.0, 1.9, 2.1), "y": (1.0, 0.9, 1.1), "gone": (1, 1, 1)})
+    same = file_with(tmp_path / "b.json", {"x": (1.95, 1.9, 2.0), "y": (1.5, 1.4, 1.6)}, threads=2)
+    noisy = file_with(tmp_path / "c.json", {"x": (1.5, 1.0, 2.0)})
+    slower = file_with(tmp_path / "d.json", {"x": (1.5, 1.4, 1.6), "y": (1.0, 0.9, 1.1)})
+
+    assert run("bench", "compare", before, same) == errors.OK
+    said = capsys.readouterr().err
+    assert "threads 1 -> 2" in said
+    assert "conv2d/gone:forward" in said
+    assert run("bench", "compare", before, noisy) == errors.OK  # the intervals overlap
+    assert run("bench", "compare", before, slower) == errors.GOAL_MISSED
+    assert "conv2d/x:forward from 2.00x to 1.50x" in capsys.readouterr().err
+    assert run("bench", "compare", before, slower, "--threshold", "0.3") == errors.OK
+
+
+def test_compare_refuses_what_is_not_a_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = file_with(tmp_path / "a.json", {"x": (1, 1, 1)})
+    other = file_with(tmp_path / "b.json", {"z": (1, 1, 1)})
+    (tmp_path / "text").write_text("no json")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "old.json").write_text('{"schema": 0}')
+    assert run("bench", "compare", good, other) == errors.USAGE
+    for name in ("absent", "text", "list.json", "old.json"):
+        assert run("bench", "compare", good, str(tmp_path / name)) == errors.DATA
+        assert name in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_default_path_names_the_processor() -> None:
+    path = results.default_path("AMD EPYC(TM) 9B45 @ 2.6GHz")
+    assert path.parent == Path("benchmarks")
+    assert path.name.startswith("amd-epyc-tm-9b45-2-6ghz-20")

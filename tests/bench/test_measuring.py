@@ -1,0 +1,120 @@
+"""Rounds, ceilings and the cells of the table."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import pytest
+from cisdl.bench import table
+from cisdl.bench.ceilings import Ceilings
+from cisdl.bench.results import Results, Row
+from cisdl.bench.statistics import Ratio
+from cisdl.bench.timing import CpuClock, Effort, Timing, interleave
+
+
+class ScriptedClock:
+    """Says how long each function takes and writes down who was asked."""
+
+    def __init__(self, seconds: dict[Callable[[], object], float]) -> None:
+        self.table = seconds
+        self.asked: list[tuple[Callable[[], object], int]] = []
+
+    def seconds(self, function: Callable[[], object], calls: int) -> float:
+        assert not gc.isenabled()
+        self.asked.append((function, calls))
+        return self.table[function]
+
+
+def slow() -> None: ...
+def fast() -> None: ...
+
+
+def test_competitors_take_turns() -> None:
+    clock = ScriptedClock({slow: 0.01, fast: 0.001})
+    effort = Effort(budget=1.0, sample=0.004, least_rounds=5, most_rounds=8)
+    samples = interleave([slow, fast], clock, effort)
+    assert samples == [[0.01] * 8, [0.001] * 8]
+    rounds = clock.asked[6:]  # after three calls each to warm up and to see how long one takes
+    assert [{function for function, _ in rounds[i : i + 2]} for i in range(0, 16, 2)] == [{slow, fast}] * 8
+    assert {(slow, 1), (fast, 4)} == set(rounds)
+    first = [rounds[i][0] for i in range(0, 16, 2)]
+    assert first.count(slow) == first.count(fast)
+    assert gc.isenabled()
+
+
+def test_least_rounds_are_run_however_slow() -> None:
+    clock = ScriptedClock({slow: 10.0, fast: 10.0})
+    samples = interleave([slow, fast], clock, Effort(budget=0.1, sample=0.001, least_rounds=5, most_rounds=8))
+    assert [len(one) for one in samples] == [5, 5]
+
+
+def test_cpu_clock_counts_calls() -> None:
+    calls = []
+    assert CpuClock().seconds(lambda: calls.append(1), 7) > 0
+    assert len(calls) == 7
+
+
+CEILINGS = Ceilings(
+    gflops=100.0, gflops_source="a test", gbytes={1 << 20: 200.0, 1 << 26: 20.0, 1 << 28: 25.0}
+)
+
+
+def test_bandwidth_of_a_working_set() -> None:
+    """The best of any size not smaller; beyond the largest, the largest."""
+    assert CEILINGS.gbytes_for(1000) == 200
+    assert CEILINGS.gbytes_for(1 << 21) == 25
+    assert CEILINGS.gbytes_for(1 << 30) == 25
+
+
+def test_roofline() -> None:
+    assert CEILINGS.bound(flops=10**9, moved=10**6) == "compute"
+    assert CEILINGS.least_seconds(10**9, 10**6) == pytest.approx(0.01)
+    assert CEILINGS.bound(flops=10**6, moved=10**9) == "memory"
+    assert CEILINGS.least_seconds(10**6, 10**9) == pytest.approx(0.04)
+
+
+def row(ours: float, theirs: float, flops: int = 10**9, **changes: str) -> Row:
+    timings = [
+        Timing("ours", "contiguous", [ours] * 9),
+        Timing("ours", "channels_last", [3 * ours] * 9),
+        Timing("torch", "contiguous", [2 * theirs] * 9),
+        Timing("torch", "channels_last", [theirs] * 9),
+    ]
+    fields = {"case": "conv2d/x", "part": "forward", "dtype": "float32", "implementation": "plain"} | changes
+    return Row(timings=timings, flops=flops, bytes=10**6 if flops else 0, **fields)
+
+
+def test_best_layout_against_best_layout() -> None:
+    one = row(ours=0.02, theirs=0.03)
+    assert (one.best("ours").layout, one.best("torch").layout) == ("contiguous", "channels_last")
+    assert one.ratio.value == pytest.approx(1.5)
+
+
+def test_above_the_ceiling_is_flagged() -> None:
+    assert table.rate_cell(row(ours=0.02, theirs=1), CEILINGS) == ("50 GF/s", "50%")
+    assert table.rate_cell(row(ours=0.005, theirs=1), CEILINGS) == ("200 GF/s", "200% !")
+    assert table.rate_cell(row(ours=0.02, theirs=1, flops=0), CEILINGS) == ("", "")
+
+
+def test_an_interval_around_one_is_not_a_speedup() -> None:
+    assert "x" not in table.ratio_cell(Ratio(1.4, 0.99, 2.0)).split("[dim]\\")[0]
+    assert "even" in table.ratio_cell(Ratio(1.4, 0.99, 2.0))
+    assert "1.40x" in table.ratio_cell(Ratio(1.4, 1.01, 2.0))
+    assert "0.50x" in table.ratio_cell(Ratio(0.5, 0.4, 0.6))
+
+
+def test_losses_are_listed_worst_first() -> None:
+    rows = [row(1, 0.9, case="conv2d/a"), row(1, 2, case="conv2d/b"), row(1, 0.5, case="conv2d/c")]
+    results = Results({}, {}, CEILINGS, rows)
+    assert [one.case for one in results.losses()] == ["conv2d/c", "conv2d/a"]
+    assert "losses: 2 of 3" in table.losses_text(results)
+    assert results.means() == {"conv2d:forward": pytest.approx((0.9 * 2 * 0.5) ** (1 / 3))}
+    assert table.losses_text(Results({}, {}, CEILINGS, rows[1:2])) == "losses: none"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(1.234e-6, "1.23 us"), (0.0123, "12.3 ms"), (0.9996, "1 s"), (2.5, "2.5 s")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert table.duration(seconds) == text
