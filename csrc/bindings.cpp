@@ -6,7 +6,9 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <vector>
 
 #include "cpu/dispatch.h"
@@ -68,26 +70,27 @@ std::tuple<Tensor, Tensor> lstm_cell(const Tensor& input, const Tensor& hx, cons
 }
 
 // GFLOP/s of multiply-adds in registers on `threads` threads: the ceiling that `cisdl bench` measures against.
+// The best of repetitions, each long enough (10 ms a thread) that starting the threads does not count.
 double measure_peak_gflops(bool is_double, int threads, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); };
   const auto fma = is_double ? cisdl::peak_kernels().fma_f64 : cisdl::peak_kernels().fma_f32;
-  double best = 0;
-  const auto start = std::chrono::steady_clock::now();
-  const auto since = [](auto t) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count(); };
   int64_t iterations = 1 << 12;
+  for (;; iterations *= 2) {
+    const auto start = Clock::now();
+    fma(iterations);
+    if (since(start) > 0.01) break;
+  }
+  double best = 0;
+  const auto start = Clock::now();
   do {
-    const auto t = std::chrono::steady_clock::now();
     std::vector<double> flops(threads);
+    const auto round = Clock::now();
     at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) flops[i] = fma(iterations);
     });
-    const double took = since(t);
-    double sum = 0;
-    for (double f : flops) sum += f;
-    if (took < 0.005) {
-      iterations *= 2;
-      continue;
-    }
-    best = std::max(best, sum / took * 1e-9);
+    const double took = since(round);
+    best = std::max(best, std::accumulate(flops.begin(), flops.end(), 0.0) / took * 1e-9);
   } while (since(start) < seconds);
   return best;
 }
