@@ -1,4 +1,5 @@
-// The gradient to a convolution's bias, NCHW: the sum of grad_output over images and pixels, one channel at a time.
+// The gradient to a convolution's bias, NCHW: the sum of grad_output over images and pixels, one channel at a
+// time.
 //
 // Four vectors of partial sums along a plane; planes are added up one after another, so no chain is longer than a
 // plane, and the order is the same for any number of threads.
@@ -27,7 +28,8 @@ void conv2d_bias_gradient(const Conv2dProblem& p, const T* grad_output, T* grad_
   parallel_for(par, p.out_channels, grain_for(p.batch * plane), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       T sum = 0;
-      for (int64_t n = 0; n < p.batch; ++n) sum += plane_sum(grad_output + (n * p.out_channels + k) * plane, plane);
+      for (int64_t n = 0; n < p.batch; ++n)
+        sum += plane_sum(grad_output + (n * p.out_channels + k) * plane, plane);
       grad_bias[k] = sum;
     }
   });

@@ -1,12 +1,13 @@
 // Direct convolution for few output channels per group, depthwise above all; NCHW, lanes along the output row.
 //
-// A register tile is up to kDirectRows output channels by a few output rows by one vector of columns. For every tap
-// it loads one vector of each row straight from the window (conv2d_window.h) and broadcasts one weight per channel:
-// nothing is packed but the weights. That wins where too few channels share a patch to pay for packing it
+// A register tile is up to kDirectRows output channels by a few output rows by one vector of columns. For every
+// tap it loads one vector of each row straight from the window (conv2d_window.h) and broadcasts one weight per
+// channel: nothing is packed but the weights. That wins where too few channels share a patch to pay for packing it
 // (conv2d_packed_gemm.h), as long as the rows fill their vectors.
 //
 // An item is a band of output rows of one group of one image, low enough that its window stays in L2. Sums over
-// many input channels are cut at kMaxChain taps and added up in the output in order.
+// many input channels are cut at kMaxChain taps and added up in the output in order. Nothing is added across
+// threads.
 #pragma once
 
 #include "conv2d_window.h"
@@ -32,11 +33,11 @@ struct DirectOutput {
   bool accumulate;
 };
 
-// Stores a tile of sums, [rows][height] vectors of `cols` lanes. One function for tiles of all sizes: it is a small
-// part of the time and would be most of the code.
+// Stores a tile of sums, [rows][height] vectors of `cols` lanes. One function for tiles of all sizes: it is a
+// small part of the time and would be most of the code.
 template <class T>
-__attribute__((noinline)) void store_direct_tile(const T* sums, int64_t rows, int64_t height, const DirectOutput<T>& to,
-                                                 int64_t cols) {
+__attribute__((noinline)) void store_direct_tile(const T* sums, int64_t rows, int64_t height,
+                                                 const DirectOutput<T>& to, int64_t cols) {
   constexpr int W = kWidth<T>;
   for (int64_t k = 0; k < rows; ++k) {
     const T bias = to.bias && !to.accumulate ? to.bias[k] : T(0);
@@ -108,63 +109,123 @@ CISDL_INLINE void direct_channels(int64_t rows, const T* window, int64_t y_strid
   }
 }
 
+// How one view is cut, and where its packed weights lie.
 template <class T>
-void direct_conv2d(const Conv2dView<T>& v, const Parallel& par) {
-  const Conv2dProblem& p = v.p;
-  const int64_t channels = p.in_channels / p.groups, cells = p.kernel_h * p.kernel_w, plane = p.out_h * p.out_w;
-  const int64_t group_rows = p.out_channels / p.groups;
-  if (p.batch * p.out_channels * plane == 0) return;
+struct DirectPlan {
+  Conv2dView<T> v;
+  int64_t channels, rows, cells;   // of a group: input channels, output channels; of the kernel
+  Parts blocks;                    // of input channels
+  Parts tiles;                     // of output channels
+  int64_t group_tiles, tile_size;  // packed tiles of a group and elements of one: [group][block][tile][tap][rows]
+  int64_t bands;                   // of output rows, as many as its window asks for
+  T* packed;
 
-  // Input channels of a block, tiles of output channels, output rows of a band.
-  const Parts blocks = split_evenly(channels, larger(1, kMaxChain / cells), 1);
-  const Parts tiles = split_evenly(group_rows, kDirectRows, 1);
-  const WindowShape whole(p, 0, plane, blocks.size);
-  const int64_t window_rows = kDirectWindowBytes / static_cast<int64_t>(sizeof(T)) / (blocks.size * whole.row_stride);
-  const Parts bands =
-      split_evenly(p.out_h, larger(4, (window_rows - (p.kernel_h - 1) * p.dilation_h) / whole.row_step), 4);
+  DirectPlan() = default;
+  explicit DirectPlan(const Conv2dView<T>& view) : v(view) {
+    const Conv2dProblem& p = v.p;
+    channels = p.in_channels / p.groups;
+    rows = p.out_channels / p.groups;
+    cells = p.kernel_h * p.kernel_w;
+    blocks = split_evenly(channels, larger(1, kMaxChain / cells), 1);
+    tiles = split_evenly(rows, kDirectRows, 1);
+    group_tiles = blocks.count * tiles.count;
+    tile_size = tiles.size * blocks.size * cells + kPackSlack<T>;
+    const WindowShape whole(p, 0, p.out_h * p.out_w, blocks.size);
+    const int64_t fit = kDirectWindowBytes / static_cast<int64_t>(sizeof(T)) / (blocks.size * whole.row_stride);
+    bands = ceil_div(p.out_h, larger(4, (fit - (p.kernel_h - 1) * p.dilation_h) / whole.row_step));
+  }
 
-  // Weights as [group][block][tile], each tile [tap][rows].
-  const int64_t tile_stride = tiles.size * blocks.size * cells + kPackSlack<T>;
-  const int64_t group_tiles = blocks.count * tiles.count;
-  T* packed =
-      static_cast<T*>(scratch(Scratch::shared, p.groups * group_tiles * tile_stride * static_cast<int64_t>(sizeof(T))));
-  const auto block_channels = [&](int64_t block) { return larger(0, smaller(blocks.size, channels - block * blocks.size)); };
-  const auto tile_rows = [&](int64_t tile) { return smaller(tiles.size, group_rows - tile * tiles.size); };
-  parallel_for(par, p.groups * group_tiles, grain_for(8 * tile_stride), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t tile = i % tiles.count, block = i / tiles.count % blocks.count, group = i / group_tiles;
-      pack_weight_tile<T>(v, v.weight + group * v.weight_group + tile * tiles.size * v.weight_row, tile_rows(tile),
-                          block * blocks.size * cells, block_channels(block) * cells, packed + i * tile_stride);
+  int64_t packed_size() const { return v.p.groups * group_tiles * tile_size; }
+  int64_t block_channels(int64_t block) const { return smaller(blocks.size, channels - block * blocks.size); }
+  int64_t tile_rows(int64_t tile) const { return smaller(tiles.size, rows - tile * tiles.size); }
+
+  void pack_tile(int64_t i) const {
+    const int64_t tile = i % tiles.count, block = i / tiles.count % blocks.count, group = i / group_tiles;
+    pack_weight_tile<T>(v, v.weight + group * v.weight_group + tile * tiles.size * v.weight_row, tile_rows(tile),
+                        block * blocks.size * cells, block_channels(block) * cells, packed + i * tile_size);
+  }
+
+  // The window of output rows [y, y + height) and where in it the taps of a block are.
+  WindowShape window(int64_t y, int64_t height, int64_t* taps) const {
+    const Conv2dProblem& p = v.p;
+    const WindowShape shape(p, y * p.out_w, (y + height) * p.out_w, blocks.size);
+    for (int64_t i = 0; i < blocks.size * cells; ++i)
+      taps[i] = shape.tap(p, i / cells, i % cells / p.kernel_w, i % p.kernel_w);
+    return shape;
+  }
+
+  // Output rows [y, y + height) of one group of image shape.image.
+  void run(int64_t group, int64_t y, int64_t height, const WindowShape& shape, const int64_t* taps,
+           T* buffer) const {
+    const Conv2dProblem& p = v.p;
+    for (int64_t block = 0; block < blocks.count; ++block) {
+      copy_window(p, v.input, group * channels + block * blocks.size, block_channels(block), shape, buffer);
+      for (int64_t tile = 0; tile < tiles.count; ++tile) {
+        const int64_t k = group * rows + tile * tiles.size;
+        T* out = v.output + shape.image * v.out_image + k * v.out_channel + y * v.out_y;
+        const T* bias = v.bias ? v.bias + k : nullptr;
+        direct_channels<T>(tile_rows(tile), buffer, shape.row_step * shape.row_stride, taps,
+                           block_channels(block) * cells,
+                           packed + (group * group_tiles + block * tiles.count + tile) * tile_size,
+                           {out, v.out_channel, v.out_y, v.out_x, bias, block > 0}, height, p.out_w);
+      }
+    }
+  }
+};
+
+constexpr int kMaxDirectViews = 16;
+
+// Runs up to kMaxDirectViews views of the same images and groups together, so that the stride classes of a
+// gradient fill a plane while it is in the cache.
+template <class T>
+void direct_conv2d(const Conv2dView<T>* views, int count, const Parallel& par) {
+  DirectPlan<T> plans[kMaxDirectViews];
+  int64_t packed_size = 0, num_tiles = 0, bands = 1, work = 0;
+  for (int i = 0; i < count; ++i) {
+    plans[i] = DirectPlan<T>(views[i]);
+    const Conv2dProblem& p = views[i].p;
+    packed_size += plans[i].packed_size();
+    num_tiles += p.groups * plans[i].group_tiles;
+    bands = larger(bands, plans[i].bands);
+    work += p.out_h * p.out_w * plans[i].rows * plans[i].channels * plans[i].cells;
+  }
+  const int64_t groups = views[0].p.groups, images = views[0].p.batch * groups;
+  T* packed = static_cast<T*>(scratch(Scratch::shared, packed_size * static_cast<int64_t>(sizeof(T))));
+  for (int i = 0; i < count; ++i) {
+    plans[i].packed = packed;
+    packed += plans[i].packed_size();
+  }
+  parallel_for(par, num_tiles, grain_for(8 * packed_size / num_tiles), [&](int64_t begin, int64_t end) {
+    int64_t first = 0;
+    for (const DirectPlan<T>* plan = plans; plan < plans + count; ++plan) {
+      const int64_t tiles = groups * plan->group_tiles;
+      for (int64_t i = larger(begin, first); i < smaller(end, first + tiles); ++i) plan->pack_tile(i - first);
+      first += tiles;
     }
   });
 
-  const int64_t images = p.batch * p.groups;
-  const int64_t work = bands.size * p.out_w * group_rows * channels * cells;
-  parallel_for(par, bands.count * images, grain_for(work), [&](int64_t begin, int64_t end) {
-    int64_t taps[kMaxChain];
+  parallel_for(par, bands * images, grain_for(work / bands), [&](int64_t begin, int64_t end) {
+    int64_t* taps =
+        static_cast<int64_t*>(scratch(Scratch::extra, count * kMaxChain * static_cast<int64_t>(sizeof(int64_t))));
+    WindowShape shapes[kMaxDirectViews];
     for (int64_t i = begin; i < end;) {
       const int64_t band = i / images, stop = smaller(end, (band + 1) * images);
-      const int64_t y = band * bands.size, height = smaller(bands.size, p.out_h - y);
-      WindowShape shape(p, y * p.out_w, (y + height) * p.out_w, blocks.size);
-      T* window = static_cast<T*>(scratch(Scratch::local, shape.size<T>() * static_cast<int64_t>(sizeof(T))));
-      for (int64_t tap = 0; tap < blocks.size * cells; ++tap)
-        taps[tap] = shape.tap(p, tap / cells, tap % cells / p.kernel_w, tap % p.kernel_w);
-      for (; i < stop; ++i) {
-        const int64_t group = i % p.groups;
-        shape.image = i % images / p.groups;
-        for (int64_t block = 0; block < blocks.count; ++block) {
-          copy_window(p, v.input, group * channels + block * blocks.size, block_channels(block), shape, window);
-          for (int64_t tile = 0; tile < tiles.count; ++tile) {
-            const int64_t k = group * group_rows + tile * tiles.size;
-            const DirectOutput<T> to{v.output + shape.image * v.out_image + k * v.out_channel + y * v.out_y,
-                                     v.out_channel, v.out_y, v.out_x, v.bias ? v.bias + k : nullptr, block > 0};
-            direct_channels<T>(tile_rows(tile), window, shape.row_step * shape.row_stride, taps,
-                               block_channels(block) * cells,
-                               packed + (group * group_tiles + block * tiles.count + tile) * tile_stride, to, height,
-                               p.out_w);
-          }
-        }
+      const auto first_row = [&](int j, int64_t b) { return views[j].p.out_h * b / bands; };
+      int64_t window_size = 0;
+      for (int j = 0; j < count; ++j) {
+        const int64_t y = first_row(j, band), height = first_row(j, band + 1) - y;
+        if (height == 0) continue;
+        shapes[j] = plans[j].window(y, height, taps + j * kMaxChain);
+        window_size = larger(window_size, shapes[j].template size<T>());
       }
+      T* buffer = static_cast<T*>(scratch(Scratch::local, window_size * static_cast<int64_t>(sizeof(T))));
+      for (; i < stop; ++i)
+        for (int j = 0; j < count; ++j) {
+          const int64_t y = first_row(j, band), height = first_row(j, band + 1) - y;
+          if (height == 0) continue;
+          shapes[j].image = i % images / groups;
+          plans[j].run(i % groups, y, height, shapes[j], taps + j * kMaxChain, buffer);
+        }
     }
   });
 }
@@ -186,7 +247,8 @@ bool conv2d_direct_forward_applies(const Conv2dForward<T>& args) {
 
 template <class T>
 void conv2d_direct_forward(const Conv2dForward<T>& args, const Parallel& par) {
-  direct_conv2d<T>(forward_view(args), par);
+  const Conv2dView<T> view = forward_view(args);
+  if (args.p.batch * args.p.out_channels * args.p.out_h * args.p.out_w > 0) direct_conv2d<T>(&view, 1, par);
 }
 
 template <class T>
@@ -199,7 +261,17 @@ bool conv2d_direct_backward_input_applies(const Conv2dBackwardInput<T>& args) {
 
 template <class T>
 void conv2d_direct_backward_input(const Conv2dBackwardInput<T>& args, const Parallel& par) {
-  for_each_stride_class(args, par, [&](const Conv2dView<T>& view) { direct_conv2d<T>(view, par); });
+  if (args.p.batch * args.p.in_channels == 0) return;
+  Conv2dView<T> views[kMaxDirectViews];
+  int count = 0;
+  for_each_stride_class(args, par, [&](const Conv2dView<T>& view) {
+    views[count++] = view;
+    if (count == kMaxDirectViews) {
+      direct_conv2d<T>(views, count, par);
+      count = 0;
+    }
+  });
+  if (count > 0) direct_conv2d<T>(views, count, par);
 }
 
 }  // namespace

@@ -1,10 +1,12 @@
-// The gradient to the weight where a group has few channels, depthwise above all; NCHW, lanes along the output row.
+// The gradient to the weight where a group has few channels, depthwise above all; NCHW, lanes along the output
+// row.
 //
 //   dw[k, tap] = sum over n, y, x of dy[n,k,y,x] window[tap moved by (y, x)]
 //
-// A register tile is a few output channels by a few taps, each a vector of partial sums along the row, folded to one
-// number at the very end. Nothing is transposed, as the outer products of conv2d_weight_gradient.h need, and no lane
-// is wasted on channels that are not there; each load feeds fewer FMAs, so with 16 channels or more it loses.
+// A register tile is a few output channels by a few taps, each a vector of partial sums along the row, folded to
+// one number at the very end. Nothing is transposed, as the outer products of conv2d_weight_gradient.h need, and
+// no lane is wasted on channels that are not there; each load feeds fewer FMAs, so with 16 channels or more it
+// loses.
 //
 // An item is one tile of dw: one thread sums all pixels for it, so the result does not depend on their number.
 #pragma once
@@ -33,7 +35,8 @@ struct GradientBand {
 
 // sums[KR][NT] (vectors) += over the band.
 template <class T, int KR, int NT>
-void direct_gradient_tile(const GradientBand& band, const T* dy, const T* window, const int64_t* taps, Vec<T>* sums) {
+void direct_gradient_tile(const GradientBand& band, const T* dy, const T* window, const int64_t* taps,
+                          Vec<T>* sums) {
   constexpr int W = kWidth<T>;
   const int64_t vectors = ceil_div(band.width, W), most_rows = larger(1, kMaxChain / vectors);
   const int64_t tail = band.width - (vectors - 1) * W;
@@ -113,7 +116,8 @@ void direct_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel&
       const int64_t group = i / group_items, tile = i / tap_tiles.count % tiles.count;
       const int64_t first_tap = i % tap_tiles.count * tap_tiles.size;
       const int64_t item_taps = smaller(tap_tiles.size, num_taps - first_tap);
-      const int64_t rows = smaller(tiles.size, group_out - tile * tiles.size), k = group * group_out + tile * tiles.size;
+      const int64_t rows = smaller(tiles.size, group_out - tile * tiles.size),
+                    k = group * group_out + tile * tiles.size;
       const int64_t channel = first_tap / cells, channels = (first_tap + item_taps - 1) / cells - channel + 1;
       Vec<T> sums[kDirectSums] = {};
 
@@ -134,8 +138,9 @@ void direct_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel&
         for (int64_t n = 0; n < p.batch; ++n) {
           shape.image = n;
           copy_window(p, args.input, group * group_in + channel, channels, shape, window);
-          direct_gradient<T>(rows, item_taps, band, args.grad_output + (n * p.out_channels + k) * plane + y * p.out_w,
-                             window, taps, sums);
+          direct_gradient<T>(rows, item_taps, band,
+                             args.grad_output + (n * p.out_channels + k) * plane + y * p.out_w, window, taps,
+                             sums);
         }
       }
       for (int64_t r = 0; r < rows; ++r)

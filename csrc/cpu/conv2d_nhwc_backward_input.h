@@ -83,8 +83,8 @@ void conv2d_nhwc_backward_input_with(const Conv2dBackwardInput<T>& a, const Nhwc
 template <class T>
 void conv2d_nhwc_backward_input(const Conv2dBackwardInput<T>& a, const Parallel& par) {
   const Conv2dProblem& p = a.p;
-  const NhwcWeight<T> weight = pack_nhwc_weight_transposed(
-      a.weight, p.groups, p.out_channels / p.groups, p.kernel_h * p.kernel_w, p.in_channels / p.groups, par);
+  const NhwcWeight<T> weight = pack_nhwc_weight_transposed(a.weight, p.groups, p.out_channels / p.groups,
+                                                           p.kernel_h * p.kernel_w, p.in_channels / p.groups, par);
   conv2d_nhwc_backward_input_with(a, weight, run_nhwc_view<T>, par);
 }
 

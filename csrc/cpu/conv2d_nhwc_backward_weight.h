@@ -1,6 +1,7 @@
 // The gradient to the weight of a channels_last convolution, and to its bias.
 //
-//   dw[k, r, s, c] = sum over images and pixels (y, x) of dy[n, y, x, k] * in[n, y*stride - pad + r*dilation, ..., c]
+//   dw[k, r, s, c] = sum over images and pixels (y, x) of dy[n, y, x, k] * in[n, y*stride - pad + r*dilation, ...,
+//   c]
 //
 // An outer product for every pixel (product_tile): the channels of dy and the channels under a tap are contiguous,
 // so both are read where they lie, one of them by broadcast and the other as lanes: whichever fills vectors better
@@ -8,9 +9,9 @@
 // than lanes the taps of a kernel row are taken as one strip of kernel_w * C values; then borders do matter, and
 // the rows below a chunk of pixels are first copied into a band with zeros around.
 //
-// The pixels are cut into chunks of at most about kMaxChain; a chunk's dy and input stay in L2 while all tiles pass,
-// and a tile adds to dw in memory. Mapping: threads share the tiles of dw, each takes all chunks in order, so the
-// order of every sum is fixed.
+// The pixels are cut into chunks of at most about kMaxChain; a chunk's dy and input stay in L2 while all tiles
+// pass, and a tile adds to dw in memory. Mapping: threads share the tiles of dw, each takes all chunks in order,
+// so the order of every sum is fixed.
 #pragma once
 
 #include "column_sums.h"
@@ -74,7 +75,9 @@ struct WeightTiles {
     merged = p.groups == 1 && p.dilation_w == 1 && p.kernel_w > 1 && c < kWidth<T>;
     strips = p.kernel_h * (merged ? 1 : p.kernel_w);
     strip = merged ? p.kernel_w * c : c;
-    const auto waste = [](int64_t n) { return static_cast<double>((n + kWidth<T> - 1) / kWidth<T> * kWidth<T>) / n; };
+    const auto waste = [](int64_t n) {
+      return static_cast<double>((n + kWidth<T> - 1) / kWidth<T> * kWidth<T>) / n;
+    };
     swapped = strip > 0 && k > 0 && waste(strip) > 1.05 * waste(k);
     rows = swapped ? strip : k;
     lanes = swapped ? k : strip;

@@ -1,13 +1,15 @@
 // Depthwise convolution in channels_last (groups = channels in and out): lanes along the channels.
 //
-//   forward, gradient to the input   output[pixel][c] = bias[c] + sum over taps of input[pixel + tap][c] * w[tap][c],
+//   forward, gradient to the input   output[pixel][c] = bias[c] + sum over taps of input[pixel + tap][c] *
+//   w[tap][c],
 //                                    the same views and taps as conv2d_nhwc_view.h
 //   gradient to the weight           dw[tap][c] = sum over pixels of dy[pixel][c] * input[pixel + tap][c]
 //
 // No channel meets another, so each loaded vector enters one FMA: loads bound this, not arithmetic. Forward keeps
 // kDepthwisePixels neighbouring pixels in registers while the taps pass; pixels with a tap outside the image go
-// alone and skip it. The weight gradient keeps four sums of one tap, over the pixels of some rows, and adds them
-// up in chains of about kMaxChain. Threads share output rows, and vectors of channels for the weight.
+// alone and skip it. The weight gradient sums three neighbouring taps together, so that a gradient is loaded once
+// for three inputs, over bands of about kMaxChain pixels, which are then added up. Threads share output rows, and
+// vectors of channels for the weight.
 #pragma once
 
 #include "conv2d_nhwc_backward_input.h"
@@ -113,75 +115,122 @@ void run_depthwise_view(const NhwcView<T>& v, void*, const Parallel& par) {
 
 template <class T>
 void conv2d_depthwise_forward(const Conv2dForward<T>& a, const Parallel& par) {
-  const NhwcWeight<T> weight =
-      pack_depthwise_weight(a.weight, a.p.in_channels, a.p.kernel_h * a.p.kernel_w);
+  const NhwcWeight<T> weight = pack_depthwise_weight(a.weight, a.p.in_channels, a.p.kernel_h * a.p.kernel_w);
   conv2d_nhwc_forward_with(a, weight, run_depthwise_view<T>, par);
 }
 
 template <class T>
 void conv2d_depthwise_backward_input(const Conv2dBackwardInput<T>& a, const Parallel& par) {
-  const NhwcWeight<T> weight =
-      pack_depthwise_weight(a.weight, a.p.in_channels, a.p.kernel_h * a.p.kernel_w);
+  const NhwcWeight<T> weight = pack_depthwise_weight(a.weight, a.p.in_channels, a.p.kernel_h * a.p.kernel_w);
   conv2d_nhwc_backward_input_with(a, weight, run_depthwise_view<T>, par);
 }
 
-// Sums of g * x over outputs [y0, y1) of one image and tap, W channels; x_row, x_col: steps of the input.
-template <class T, class Read>
-CISDL_INLINE Vec<T> depthwise_product(const Conv2dProblem& p, const T* g, const T* x, int64_t rows, int64_t cols,
-                                      Read&& read) {
-  const int64_t C = p.in_channels, x_col = p.stride_w * C;
-  Vec<T> sum[4] = {};
+// Adds to sums[0], ..., sums[Taps - 1] (W channels each) the products of g and x for `Taps` neighbouring taps of a
+// kernel row over rows x cols outputs, all of whose taps are inside.
+template <class T, int Taps, class Read>
+CISDL_INLINE void depthwise_product(const Conv2dProblem& p, const T* g, const T* x, int64_t rows, int64_t cols,
+                                    Read&& read, T* sums) {
+  constexpr int W = kWidth<T>, kPixels = Taps == 1 ? 4 : 2;
+  if (rows <= 0 || cols <= 0) return;
+  const int64_t C = p.in_channels, x_col = p.stride_w * C, tap = p.dilation_w * C;
+  Vec<T> sum[Taps][kPixels] = {};
   for (int64_t y = 0; y < rows; ++y) {
     const T* pg = g + y * p.out_w * C;
     const T* px = x + y * p.stride_h * p.in_w * C;
     int64_t i = 0;
-    for (; i + 4 <= cols; i += 4, pg += 4 * C, px += 4 * x_col)
+    for (; i + kPixels <= cols; i += kPixels, pg += kPixels * C, px += kPixels * x_col) {
 #pragma GCC unroll 4
-      for (int u = 0; u < 4; ++u) sum[u] += read(pg + u * C) * read(px + u * x_col);
-    for (; i < cols; ++i, pg += C, px += x_col) sum[0] += read(pg) * read(px);
+      for (int u = 0; u < kPixels; ++u) {
+        const Vec<T> gv = read(pg + u * C);
+#pragma GCC unroll 4
+        for (int t = 0; t < Taps; ++t) sum[t][u] += gv * read(px + u * x_col + t * tap);
+      }
+    }
+    for (; i < cols; ++i, pg += C, px += x_col) {
+      const Vec<T> gv = read(pg);
+#pragma GCC unroll 4
+      for (int t = 0; t < Taps; ++t) sum[t][0] += gv * read(px + t * tap);
+    }
   }
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+#pragma GCC unroll 4
+  for (int t = 0; t < Taps; ++t) {
+    Vec<T> total = sum[t][0] + sum[t][1];
+    if constexpr (kPixels == 4) total += sum[t][2] + sum[t][3];
+    store<T>(sums + t * W, load(sums + t * W) + total);
+  }
+}
+
+// One band of output rows of one image: adds to sums [taps][W] for the channels that g, x and `read` stand for.
+template <class T, class Read>
+CISDL_INLINE void depthwise_band(const Conv2dProblem& p, const T* g, const T* x, int64_t first, int64_t last,
+                                 Read&& read, T* sums) {
+  const int64_t C = p.in_channels;
+  for (int64_t r = 0; r < p.kernel_h; ++r) {
+    const int64_t dh = r * p.dilation_h - p.pad_top;
+    int64_t y0 = first, y1 = last;
+    clip_outputs(p.stride_h, dh, p.in_h, y0, y1);
+    auto product = [&]<int Taps>(int64_t s, int64_t x0, int64_t x1) __attribute__((always_inline)) {
+      const int64_t w = x0 * p.stride_w + s * p.dilation_w - p.pad_left;
+      depthwise_product<T, Taps>(p, g + (y0 * p.out_w + x0) * C, x + ((y0 * p.stride_h + dh) * p.in_w + w) * C,
+                                 y1 - y0, x1 - x0, read, sums + (r * p.kernel_w + s) * kWidth<T>);
+    };
+    for (int64_t s = 0; s < p.kernel_w;) {
+      // the columns of the first tap, and those of it and the two after it
+      int64_t x0 = 0, x1 = p.out_w;
+      clip_outputs(p.stride_w, s * p.dilation_w - p.pad_left, p.in_w, x0, x1);
+      if (s + 3 > p.kernel_w) {
+        product.template operator()<1>(s, x0, x1);
+        ++s;
+        continue;
+      }
+      int64_t inner0 = x0, inner1 = x1;
+      for (int64_t t = 1; t < 3; ++t)
+        clip_outputs(p.stride_w, (s + t) * p.dilation_w - p.pad_left, p.in_w, inner0, inner1);
+      product.template operator()<3>(s, inner0, inner1);
+      for (int64_t t = 0; t < 3; ++t, ++s) {
+        x0 = 0, x1 = p.out_w;
+        clip_outputs(p.stride_w, s * p.dilation_w - p.pad_left, p.in_w, x0, x1);
+        if (inner0 >= inner1) {
+          product.template operator()<1>(s, x0, x1);
+        } else {
+          product.template operator()<1>(s, x0, inner0);
+          product.template operator()<1>(s, inner1, x1);
+        }
+      }
+    }
+  }
 }
 
 template <class T>
 void conv2d_depthwise_grad_weight(const Conv2dBackwardWeight<T>& a, const Parallel& par) {
   constexpr int W = kWidth<T>;
   const Conv2dProblem& p = a.p;
-  const int64_t C = p.in_channels, cells = p.kernel_h * p.kernel_w;
-  int64_t band = kMaxChain / (p.out_w + 1) + 1;
-  if (band > p.out_h) band = p.out_h;
-  parallel_for(par, (C + W - 1) / W, 1, [&](int64_t begin, int64_t end) {
-    T* sums = static_cast<T*>(scratch(Scratch::local, cells * W * int64_t{sizeof(T)}));
-    for (int64_t c = begin * W; c < end * W && c < C; c += W) {
-      const int64_t lanes = C - c < W ? C - c : int64_t{W};
-      for (int64_t t = 0; t < cells; ++t) store(sums + t * W, zero<T>());
-      for (int64_t n = 0; n < p.batch; ++n) {
-        for (int64_t first = 0; first < p.out_h; first += band) {
-          for (int64_t t = 0; t < cells; ++t) {
-            const int64_t dh = t / p.kernel_w * p.dilation_h - p.pad_top;
-            const int64_t dw = t % p.kernel_w * p.dilation_w - p.pad_left;
-            int64_t y0 = first, y1 = first + band < p.out_h ? first + band : p.out_h, x0 = 0, x1 = p.out_w;
-            clip_outputs(p.stride_h, dh, p.in_h, y0, y1);
-            clip_outputs(p.stride_w, dw, p.in_w, x0, x1);
-            if (y0 == y1 || x0 == x1) continue;
-            const T* g = a.grad_output + ((n * p.out_h + y0) * p.out_w + x0) * C + c;
-            const T* x =
-                a.input + ((n * p.in_h + y0 * p.stride_h + dh) * p.in_w + x0 * p.stride_w + dw) * C + c;
-            Vec<T> sum;
-            if (lanes == W)
-              sum = depthwise_product(p, g, x, y1 - y0, x1 - x0,
-                                      [](const T* q) __attribute__((always_inline)) { return load(q); });
-            else
-              sum = depthwise_product(p, g, x, y1 - y0, x1 - x0, [lanes](const T* q) __attribute__((always_inline)) {
-                return load_partial(q, lanes);
-              });
-            store<T>(sums + t * W, load(sums + t * W) + sum);
-          }
+  const int64_t C = p.in_channels, cells = p.kernel_h * p.kernel_w, vectors = (C + W - 1) / W;
+  const int64_t band = kMaxChain / (p.out_w + 1) + 1;
+  parallel_for(par, vectors, 1, [&](int64_t begin, int64_t end) {
+    T* sums = static_cast<T*>(scratch(Scratch::local, (end - begin) * cells * W * int64_t{sizeof(T)}));
+    for (int64_t i = 0; i < (end - begin) * cells * W; ++i) sums[i] = T(0);
+    for (int64_t n = 0; n < p.batch; ++n) {
+      for (int64_t first = 0; first < p.out_h; first += band) {
+        const int64_t last = first + band < p.out_h ? first + band : p.out_h;
+        for (int64_t v = begin; v < end; ++v) {
+          const T* g = a.grad_output + n * p.out_h * p.out_w * C + v * W;
+          const T* x = a.input + n * p.in_h * p.in_w * C + v * W;
+          T* to = sums + (v - begin) * cells * W;
+          const int64_t lanes = C - v * W;
+          if (lanes >= W)
+            depthwise_band(
+                p, g, x, first, last, [](const T* q) __attribute__((always_inline)) { return load(q); }, to);
+          else
+            depthwise_band(
+                p, g, x, first, last,
+                [lanes](const T* q) __attribute__((always_inline)) { return load_partial(q, lanes); }, to);
         }
       }
-      for (int64_t i = 0; i < lanes; ++i)
-        for (int64_t t = 0; t < cells; ++t) a.grad_weight[(c + i) * cells + t] = sums[t * W + i];
     }
+    for (int64_t c = begin * W; c < end * W && c < C; ++c)
+      for (int64_t t = 0; t < cells; ++t)
+        a.grad_weight[c * cells + t] = sums[((c / W - begin) * cells + t) * W + c % W];
   });
 }
 

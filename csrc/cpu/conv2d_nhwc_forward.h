@@ -26,7 +26,8 @@ NhwcWeight<T> pack_nhwc_weight(const T* weight, int64_t groups, int64_t k, int64
 
 // Runs the view of a forward convolution: run(view, memory for its plan, par).
 template <class T, class Run>
-void conv2d_nhwc_forward_with(const Conv2dForward<T>& a, const NhwcWeight<T>& weight, Run run, const Parallel& par) {
+void conv2d_nhwc_forward_with(const Conv2dForward<T>& a, const NhwcWeight<T>& weight, Run run,
+                              const Parallel& par) {
   const Conv2dProblem& p = a.p;
   const int64_t cells = p.kernel_h * p.kernel_w;
   NhwcView<T> v;

@@ -1,5 +1,5 @@
-// A channels_last convolution as pixel_tile computes it: forward convolution and the gradient to the input are both
-// of this form.
+// A channels_last convolution as pixel_tile computes it: forward convolution and the gradient to the input are
+// both of this form.
 //
 //   output[n, y, x, g*K + k] = bias + sum over taps t and c of
 //                              input[n, y*step_h + t.h, x*step_w + t.w, g*C + c] * weight[g][t][c][k]
@@ -58,7 +58,8 @@ struct NhwcView {
   int64_t out_h, out_w, out_image, out_row, out_col;
 };
 
-// Runs in order, cut into chunks whose lengths add up to at most kMaxChain; chunk i is runs [first[i], first[i+1]).
+// Runs in order, cut into chunks whose lengths add up to at most kMaxChain; chunk i is runs [first[i],
+// first[i+1]).
 struct RunPlan {
   PixelRun* runs;
   int64_t* first;
@@ -131,7 +132,7 @@ constexpr int64_t kBlockPixels = 224;
 
 // How the output is cut into blocks, and what of the input lies below one.
 struct NhwcBlocks {
-  int64_t rows, cols;      // of a block
+  int64_t rows, cols;        // of a block
   int64_t along_h, along_w;  // blocks
   int64_t panel_groups, panels_each;
   int64_t min_h, min_w, band_rows, band_cols;

@@ -2,14 +2,15 @@
 //
 //   y[k, pixel] = b[k] + sum_tap w[k, tap] patch[tap, pixel],      tap = (c, r, s), pixel = (n, y, x)
 //
-// Weights are packed once a call into tiles [tap][rows] for outer_tile. The pixels are split into items of a few
-// panels; a thread walks its items, packs the patches of a block of taps (whole channels
-// where possible) into panels that stay in its L2 cache, and runs every tile of weights over them. A tile of
-// weights stays in L1 while it meets the item's panels. The sums of the blocks are added up in the output in order,
-// so the result does not depend on the number of threads.
+// Weights are packed once a call into tiles [tap][rows] for outer_tile. The pixels are split into items of some
+// panels; a thread walks its items, packs the patches of a block of taps (whole channels where possible) into
+// panels that stay in its L2 cache, and runs every tile of weights over them: a tile of weights stays in L1 while
+// it meets the item's panels. The sums of the blocks are added up in the output in order, so the result does not
+// depend on the number of threads.
 //
-// Packing costs about two instructions for every vector of patches, the product one FMA for each output channel:
-// this wins wherever there are more than a handful of output channels, and loses to a direct kernel below.
+// Packing a vector of patches costs about as much as four FMAs, the product one FMA for each output channel: this
+// wins wherever there are more than a handful of output channels; below, see conv2d_direct.h. The gradient to the
+// input is the same product over another view (conv2d_view.h).
 #pragma once
 
 #include "conv2d_patches.h"
@@ -19,26 +20,27 @@ namespace {
 
 constexpr int64_t kPanelBytes = 512 << 10;  // packed patches of an item: half of an L2 cache
 constexpr int64_t kBlockTaps = 256;         // of a block: its panel fits in L1
-constexpr int64_t kStreamTaps = 16;         // see implicit_gemm_item
+constexpr int64_t kStreamTaps = 16;         // packed at a time over all panels of an item
 static_assert(kBlockTaps <= kMaxChain);
 constexpr int64_t kMaxItemPanels = 32;
 
 template <class T>
 struct ConvBlocking {
-  int64_t taps, rows;     // sizes of the product within a group
-  Parts blocks;           // of taps
-  Parts tiles;            // of rows
-  int64_t tile_stride;    // elements of a packed tile of one block
-  int64_t pixels;         // batch * out_h * out_w
+  int64_t taps, rows;   // sizes of the product within a group
+  Parts blocks;         // of taps
+  Parts tiles;          // of rows
+  int64_t tile_stride;  // elements of a packed tile of one block
+  int64_t pixels;       // batch * out_h * out_w
   int64_t item_pixels;
-  int64_t pixel_items;    // items along the pixels
-  int64_t row_items;      // items along the tiles of rows: more than one only for want of pixels
+  int64_t pixel_items;  // items along the pixels
+  int64_t row_items;    // items along the tiles of rows: more than one only for want of pixels
 
   ConvBlocking(const Conv2dProblem& p, int num_threads) {
     const int64_t channels = p.in_channels / p.groups, cells = p.kernel_h * p.kernel_w;
     taps = channels * cells;
     rows = p.out_channels / p.groups;
-    blocks = split_evenly(cells <= kBlockTaps ? channels : taps, cells <= kBlockTaps ? kBlockTaps / cells : kBlockTaps, 1);
+    blocks = split_evenly(cells <= kBlockTaps ? channels : taps,
+                          cells <= kBlockTaps ? kBlockTaps / cells : kBlockTaps, 1);
     if (cells <= kBlockTaps) blocks.size *= cells;
     tiles = split_evenly(rows, kTileRows, 1);
     tile_stride = tiles.size * blocks.size + kPackSlack<T>;
@@ -73,7 +75,8 @@ const T* pack_weights(const Conv2dView<T>& g, const ConvBlocking<T>& b, const Pa
       const int64_t tile = i % b.tiles.count, block = i / b.tiles.count % b.blocks.count;
       const int64_t group = i / b.tiles.count / b.blocks.count;
       pack_weight_tile<T>(g, g.weight + group * g.weight_group + tile * b.tiles.size * g.weight_row,
-                          b.tile_rows(tile), block * b.blocks.size, b.tap_count(block), packed + i * b.tile_stride);
+                          b.tile_rows(tile), block * b.blocks.size, b.tap_count(block),
+                          packed + i * b.tile_stride);
     }
   });
   return packed;

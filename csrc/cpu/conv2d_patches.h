@@ -1,10 +1,10 @@
 // Panels of patches: the B operand of an implicit GEMM, packed as outer_tile reads it.
 //
-// A panel covers up to kTileCols output pixels, consecutive in the flattened (n, y, x), so that it may run over the
-// ends of rows and images and small planes still fill it. Row `tap` of the panel holds, for every pixel, the input
-// element under tap (c, r, s): in the window (conv2d_window.h) those are runs of consecutive elements, one for each
-// output row that the panel touches. The runs are cut into pieces that lie within one vector; a vector of the panel
-// is put together in a register, one load and one blend for each piece, and stored once.
+// A panel covers up to kTileCols output pixels, consecutive in the flattened (n, y, x), so that it may run over
+// the ends of rows and images and small planes still fill it. Row `tap` of the panel holds, for every pixel, the
+// input element under tap (c, r, s): in the window (conv2d_window.h) those are runs of consecutive elements, one
+// for each output row that the panel touches. The runs are cut into pieces that lie within one vector; a vector of
+// the panel is put together in a register, one load and one blend for each piece, and stored once.
 #pragma once
 
 #include "conv2d_window.h"
@@ -15,9 +15,9 @@ namespace {
 template <class T>
 struct PanelPieces {
   int vectors = 0;
-  int count[kTileVectors] = {};                // pieces of each vector
-  int lane[kTileVectors][kWidth<T>];           // first lane of a piece
-  int64_t offset[kTileVectors][kWidth<T>];     // where in the window lane 0 would lie, if the piece reached there
+  int count[kTileVectors] = {};             // pieces of each vector
+  int lane[kTileVectors][kWidth<T>];        // first lane of a piece
+  int64_t offset[kTileVectors][kWidth<T>];  // where in the window lane 0 would lie, if the piece reached there
 
   PanelPieces() = default;
   // Pixels [begin, begin + cols) of the flattened (n, y, x).
@@ -72,13 +72,25 @@ void pack_panel(const PanelPieces<T>& pieces, const T* window, const int64_t* ta
   const int64_t width = pieces.vectors * kWidth<T>;
   for (int v = 0; v < pieces.vectors; ++v, dst += kWidth<T>) {
     const int count = pieces.count[v];
-    const auto pack = [&](auto&& function) { function(count, pieces.lane[v], pieces.offset[v], window, taps, num_taps, dst, width); };
+    const auto pack = [&](auto&& function) {
+      function(count, pieces.lane[v], pieces.offset[v], window, taps, num_taps, dst, width);
+    };
     switch (count) {
-      case 1: pack(pack_vector<T, 1>); break;
-      case 2: pack(pack_vector<T, 2>); break;
-      case 3: pack(pack_vector<T, 3>); break;
-      case 4: pack(pack_vector<T, 4>); break;
-      default: pack(pack_vector<T, 0>); break;
+      case 1:
+        pack(pack_vector<T, 1>);
+        break;
+      case 2:
+        pack(pack_vector<T, 2>);
+        break;
+      case 3:
+        pack(pack_vector<T, 3>);
+        break;
+      case 4:
+        pack(pack_vector<T, 4>);
+        break;
+      default:
+        pack(pack_vector<T, 0>);
+        break;
     }
   }
 }

@@ -3,9 +3,9 @@
 //
 // The gradient to the input of a stride-1 convolution is a convolution of grad_output with the kernel turned
 // around, channels swapped and padding dilation*(R-1) - padding. With a stride, input rows h fall into stride_h
-// classes by (h + pad) mod stride_h, columns likewise; only every so-manieth kernel row reaches the rows of a
-// class, so that each pair of classes is a stride-1 convolution of its own, with a part of the kernel, whose results
-// land stride apart in grad_input. No multiplication by an inserted zero is ever made.
+// classes by (h + pad) mod stride_h, columns likewise; only some kernel rows, evenly spaced, reach the rows of a
+// class, so that each pair of classes is a stride-1 convolution of its own, with a part of the kernel, whose
+// results land stride apart in grad_input. No multiplication by an inserted zero is ever made.
 #pragma once
 
 #include "gemm.h"
@@ -22,8 +22,8 @@ struct Conv2dView {
   const T* input;   // [batch, in_channels, in_h, in_w], dense
   const T* weight;  // tap (0, 0) of the first input and output channel
   int64_t weight_group, weight_row, weight_channel, weight_r, weight_s;  // strides; row: output channel
-  const T* bias;  // [out_channels], or null
-  T* output;      // pixel (0, 0) of the first image and channel
+  const T* bias;                                                         // [out_channels], or null
+  T* output;                                     // pixel (0, 0) of the first image and channel
   int64_t out_image, out_channel, out_y, out_x;  // strides
 
   bool plane_is_run() const { return out_x == 1 && out_y == p.out_w; }
@@ -35,8 +35,8 @@ struct Conv2dView {
 // Packs taps [first_tap, first_tap + num_taps) of `rows` output channels as [tap][rows]; `weight` is tap 0 of the
 // first of them. May write kPackSlack elements past the end.
 template <class T>
-void pack_weight_tile(const Conv2dView<T>& view, const T* weight, int64_t rows, int64_t first_tap, int64_t num_taps,
-                      T* dst) {
+void pack_weight_tile(const Conv2dView<T>& view, const T* weight, int64_t rows, int64_t first_tap,
+                      int64_t num_taps, T* dst) {
   const int64_t kernel_w = view.p.kernel_w, cells = view.p.kernel_h * kernel_w;
   if (view.weight_is_dense()) {
     pack_a<T>({weight + first_tap, view.weight_row, 1}, rows, num_taps, dst);
@@ -55,8 +55,8 @@ struct SpreadLanes {
   static constexpr int at(int lane) { return lane % 2 ? kWidth<T> + lane : lane / 2 + (High ? kWidth<T> / 2 : 0); }
 };
 
-// dst[0], dst[2], ... = the even lanes of v, n of them (0 < n <= W/2), plus what is there if `accumulate`. What lies
-// between them is written back as it was.
+// dst[0], dst[2], ... = the even lanes of v, n of them (0 < n <= W/2), plus what is there if `accumulate`. What
+// lies between them is written back as it was.
 template <class T>
 CISDL_INLINE void store_even(T* dst, Vec<T> v, Mask<T> even, int64_t n, bool accumulate) {
   const Vec<T> old = load_partial(dst, 2 * n - 1);

@@ -4,15 +4,16 @@
 //
 // Both tensors are rewritten pixel by pixel, channels together: then a pixel adds, for every tap (r, s), the outer
 // product of a few scalars with a few vectors to a tile of dw that stays in registers, and neither padding nor
-// stride costs anything inside the loop. Which side lies along the vector lanes is chosen by how well it fills them:
+// stride costs anything inside the loop. Which side lies along the vector lanes is chosen by how well it fills
+// them:
 //
 //   lanes = input channels    tile rows are output channels: a = dy [pixel][rows], b = x [row][column][lanes]
 //   lanes = output channels   tile rows are (s, c) of a kernel row, which lie next to each other in
 //                             x [row][column][channels]: a = x, b = dy [pixel][lanes]. For images of few channels.
 //
-// The batch is taken in chunks of a few MB: all threads rewrite a chunk, then share out the tiles of dw. A tile sums
-// at most kMaxChain pixels in registers before it is added to its place in memory. Chunks follow one another and
-// every tile belongs to one thread, so the result does not depend on their number.
+// The batch is taken in chunks of some MB: all threads rewrite a chunk, then share out the tiles of dw. A tile
+// sums at most kMaxChain pixels in registers before it is added to its place in memory. Chunks follow one another
+// and every tile belongs to one thread, so the result does not depend on their number.
 #pragma once
 
 #include "conv2d_bias_gradient.h"
@@ -21,7 +22,8 @@
 namespace cisdl {
 namespace {
 
-// The pixels of one pass of a tile, and how its operands move from image to image, row to row and column to column.
+// The pixels of one pass of a tile, and how its operands move from image to image, row to row and column to
+// column.
 struct GradientWalk {
   int64_t images, rows, columns;
   int64_t a_image, a_row, a_column;
@@ -71,7 +73,7 @@ CISDL_INLINE void gradient_tile_rows(int64_t rows, const GradientWalk& walk, con
   }
 }
 
-constexpr int64_t kGradientChunkBytes = 2 << 20;
+constexpr int64_t kGradientChunkBytes = 16 << 20;
 
 // How the work is cut, and where everything lies. "x" is the input, "dy" grad_output, both rewritten.
 template <class T>
@@ -79,18 +81,18 @@ struct GradientPlan {
   Conv2dProblem p;
   int64_t group_in, group_out;
   bool lanes_are_inputs;
-  int64_t row_taps;           // taps (or kernel rows, where s is part of the tile's rows) with sums of their own
-  int64_t rows;               // of a group's product: output channels, or kernel_w * input channels
-  Parts tiles;                // of rows
-  int64_t lanes, lane_blocks; // of a group's product, and blocks of kTileCols of them
-  int64_t tile_size;          // elements of a tile's sums for one tap
+  int64_t row_taps;            // taps (or kernel rows, where s is part of the tile's rows) with sums of their own
+  int64_t rows;                // of a group's product: output channels, or kernel_w * input channels
+  Parts tiles;                 // of rows
+  int64_t lanes, lane_blocks;  // of a group's product, and blocks of kTileCols of them
+  int64_t tile_size;           // elements of a tile's sums for one tap
 
-  int64_t chunk_images, chunk_rows;         // output rows: all, or fewer if chunk_images is 1
-  int64_t row_step, h_step;                 // as in WindowShape
+  int64_t chunk_images, chunk_rows;  // output rows: all, or fewer if chunk_images is 1
+  int64_t row_step, h_step;          // as in WindowShape
   int64_t col_step, w_step;
-  int64_t x_rows, x_columns;                // of a chunk's image
-  int64_t x_width;                          // elements of a column
-  int64_t x_image, x_block, x_blocks;       // strides in elements, number of blocks
+  int64_t x_rows, x_columns;           // of a chunk's image
+  int64_t x_width;                     // elements of a column
+  int64_t x_image, x_block, x_blocks;  // strides in elements, number of blocks
   int64_t dy_width, dy_image, dy_block, dy_blocks;
 
   GradientPlan(const Conv2dProblem& problem) : p(problem) {
@@ -171,22 +173,42 @@ void rewrite_input(const GradientPlan<T>& g, const T* image, int64_t channels, i
   }
 }
 
-// Adds one chunk to the sums of one tile: [row_taps][tile_size].
+// What one thread does of a chunk: a tile of a group's dw for taps [first_tap, last_tap), with its sums
+// [row_taps][tile_size].
 template <class T>
-void gradient_item(const GradientPlan<T>& g, const T* x, const T* dy, int64_t images, int64_t rows, int64_t tile,
-                   int64_t lane_block, T* sums) {
+struct GradientItem {
+  int64_t group, tile, lane_block, first_tap, last_tap;
+  T* sums;
+};
+
+// Adds one chunk to the sums of an item.
+template <class T>
+void add_chunk(const GradientPlan<T>& g, const GradientItem<T>& item, const T* x, const T* dy, int64_t images,
+               int64_t rows) {
   const Conv2dProblem& p = g.p;
-  const int64_t tile_rows = g.tile_rows(tile);
-  const bool wide = g.block_lanes(lane_block) > kWidth<T>;
+  const int64_t tile_rows = g.tile_rows(item.tile);
+  const bool wide = g.block_lanes(item.lane_block) > kWidth<T>;
   const int64_t x_row = g.x_columns * g.x_width;
-  if (!g.lanes_are_inputs) x += tile * g.tiles.size;
+  if (!g.lanes_are_inputs) x += item.tile * g.tiles.size;
   GradientWalk walk{};
-  const GradientWalk steps =
-      g.lanes_are_inputs
-          ? GradientWalk{0, 0, 0, g.dy_image, p.out_w * g.dy_width, g.dy_width,
-                      g.x_image, g.row_step * x_row, g.col_step * g.x_width}
-          : GradientWalk{0, 0, 0, g.x_image, g.row_step * x_row, g.col_step * g.x_width,
-                      g.dy_image, p.out_w * g.dy_width, g.dy_width};
+  const GradientWalk steps = g.lanes_are_inputs ? GradientWalk{0,
+                                                               0,
+                                                               0,
+                                                               g.dy_image,
+                                                               p.out_w * g.dy_width,
+                                                               g.dy_width,
+                                                               g.x_image,
+                                                               g.row_step * x_row,
+                                                               g.col_step * g.x_width}
+                                                : GradientWalk{0,
+                                                               0,
+                                                               0,
+                                                               g.x_image,
+                                                               g.row_step * x_row,
+                                                               g.col_step * g.x_width,
+                                                               g.dy_image,
+                                                               p.out_w * g.dy_width,
+                                                               g.dy_width};
   const int64_t dy_width = g.dy_width;
   // As many whole images, else whole rows, else columns as one chain may sum.
   const int64_t most_images = larger(1, kMaxChain / (rows * p.out_w)), most_rows = larger(1, kMaxChain / p.out_w);
@@ -202,32 +224,31 @@ void gradient_item(const GradientPlan<T>& g, const T* x, const T* dy, int64_t im
         const T* part_x = x + n * g.x_image + y * g.row_step * x_row + c * g.col_step * g.x_width;
         const T* part_dy = dy + n * g.dy_image + (y * p.out_w + c) * dy_width;
         const int64_t taps_w = g.row_taps / p.kernel_h;
-        for (int64_t tap = 0; tap < g.row_taps; ++tap) {
+        for (int64_t tap = item.first_tap; tap < item.last_tap; ++tap) {
           const T* tap_x =
               part_x + (tap / taps_w * p.dilation_h * g.x_columns + tap % taps_w * p.dilation_w) * g.x_width;
           const T* a = g.lanes_are_inputs ? part_dy : tap_x;
           const T* b = g.lanes_are_inputs ? tap_x : part_dy;
           if (wide)
-            gradient_tile_rows<T, kTileVectors>(tile_rows, walk, a, b, sums + tap * g.tile_size);
+            gradient_tile_rows<T, kTileVectors>(tile_rows, walk, a, b, item.sums + tap * g.tile_size);
           else
-            gradient_tile_rows<T, 1>(tile_rows, walk, a, b, sums + tap * g.tile_size);
+            gradient_tile_rows<T, 1>(tile_rows, walk, a, b, item.sums + tap * g.tile_size);
         }
       }
 }
 
-// dw from the sums of a tile.
+// dw from the sums of an item.
 template <class T>
-void write_gradient(const GradientPlan<T>& g, const T* sums, int64_t group, int64_t tile, int64_t lane_block,
-                    T* grad_weight) {
+void write_gradient(const GradientPlan<T>& g, const GradientItem<T>& item, T* grad_weight) {
   const Conv2dProblem& p = g.p;
   const int64_t cells = p.kernel_h * p.kernel_w, taps = g.group_in * cells, taps_w = g.row_taps / p.kernel_h;
-  const int64_t lanes = g.block_lanes(lane_block);
+  const int64_t lane = item.lane_block * kTileCols<T>, lanes = g.block_lanes(item.lane_block);
   const int64_t width = lanes > kWidth<T> ? kTileCols<T> : kWidth<T>;
-  T* dst = grad_weight + group * g.group_out * taps;
-  for (int64_t i = 0; i < g.tile_rows(tile); ++i) {
-    const int64_t row = tile * g.tiles.size + i, lane = lane_block * kTileCols<T>;
-    for (int64_t tap = 0; tap < g.row_taps; ++tap) {
-      const T* src = sums + tap * g.tile_size + i * width;
+  T* dst = grad_weight + item.group * g.group_out * taps;
+  for (int64_t i = 0; i < g.tile_rows(item.tile); ++i) {
+    const int64_t row = item.tile * g.tiles.size + i;
+    for (int64_t tap = item.first_tap; tap < item.last_tap; ++tap) {
+      const T* src = item.sums + tap * g.tile_size + i * width;
       const int64_t r = tap / taps_w, s = tap % taps_w;
       if (g.lanes_are_inputs) {
         T* to = dst + row * taps + lane * cells + r * p.kernel_w + s;
@@ -243,7 +264,8 @@ void write_gradient(const GradientPlan<T>& g, const T* sums, int64_t group, int6
 template <class T>
 void conv2d_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel& par) {
   constexpr int64_t kBytes = sizeof(T);
-  const int64_t size = args.p.out_channels * (args.p.in_channels / args.p.groups) * args.p.kernel_h * args.p.kernel_w;
+  const int64_t size =
+      args.p.out_channels * (args.p.in_channels / args.p.groups) * args.p.kernel_h * args.p.kernel_w;
   if (size == 0 || args.p.batch * args.p.out_h * args.p.out_w == 0) {
     std::memset(args.grad_weight, 0, static_cast<size_t>(size * kBytes));
     return;
@@ -253,9 +275,11 @@ void conv2d_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel&
   const int64_t in_plane = p.in_h * p.in_w, out_plane = p.out_h * p.out_w;
   const int64_t items = p.groups * g.lane_blocks * g.tiles.count, item_size = g.row_taps * g.tile_size;
   T* sums = static_cast<T*>(scratch(Scratch::shared2, items * item_size * kBytes));
-  std::memset(sums, 0, static_cast<size_t>(items * item_size * kBytes));
   T* x = static_cast<T*>(scratch(Scratch::shared, (g.x_blocks * g.x_block + g.dy_blocks * g.dy_block) * kBytes));
   T* dy = x + g.x_blocks * g.x_block;
+
+  // Few tiles and many threads: share out the taps of a tile as well.
+  const int64_t tap_parts = smaller(g.row_taps, ceil_div(4 * par.num_threads, items));
 
   // Image or dy block `i` of a group: its first channel and number of channels.
   const auto x_channels = [&](int64_t i) { return g.lanes_are_inputs ? g.block_lanes(i) : g.group_in; };
@@ -273,7 +297,8 @@ void conv2d_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel&
           const int64_t block = part / images, n = part % images;
           if (is_x) {
             const int64_t group = block / group_x, in_group = block % group_x, channels = x_channels(in_group);
-            const T* image = args.input + ((n0 + n) * p.in_channels + group * g.group_in + in_group * g.x_width) * in_plane;
+            const T* image =
+                args.input + ((n0 + n) * p.in_channels + group * g.group_in + in_group * g.x_width) * in_plane;
             rewrite_input<T>(g, image, channels, y0, rows, x + block * g.x_block + n * g.x_image, g.x_width);
           } else {
             const int64_t group = block / group_dy, in_group = block % group_dy, channels = dy_channels(in_group);
@@ -284,23 +309,25 @@ void conv2d_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel&
           }
         }
       });
-      const int64_t work = images * rows * p.out_w * g.row_taps * g.tile_size;
-      parallel_for(par, items, grain_for(work), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t tile = i % g.tiles.count, lane_block = i / g.tiles.count % g.lane_blocks;
-          const int64_t group = i / g.tiles.count / g.lane_blocks;
-          const int64_t x_block = group * group_x + (g.lanes_are_inputs ? lane_block : 0);
-          const int64_t dy_block = group * group_dy + (g.lanes_are_inputs ? tile : lane_block);
-          gradient_item<T>(g, x + x_block * g.x_block, dy + dy_block * g.dy_block, images, rows, tile, lane_block,
-                           sums + i * item_size);
+      const bool first_chunk = n0 + y0 == 0;
+      const bool last_chunk = n0 + images == p.batch && y0 + rows == p.out_h;
+      const int64_t work = images * rows * p.out_w * g.row_taps * g.tile_size / tap_parts;
+      parallel_for(par, items * tap_parts, grain_for(work), [&](int64_t begin, int64_t end) {
+        for (int64_t part = begin; part < end; ++part) {
+          const int64_t i = part / tap_parts, tap_part = part % tap_parts;
+          const GradientItem<T> item{i / g.tiles.count / g.lane_blocks,       i % g.tiles.count,
+                                     i / g.tiles.count % g.lane_blocks,       g.row_taps * tap_part / tap_parts,
+                                     g.row_taps * (tap_part + 1) / tap_parts, sums + i * item_size};
+          if (first_chunk)
+            std::memset(item.sums + item.first_tap * g.tile_size, 0,
+                        static_cast<size_t>((item.last_tap - item.first_tap) * g.tile_size * kBytes));
+          const int64_t x_block = item.group * group_x + (g.lanes_are_inputs ? item.lane_block : 0);
+          const int64_t dy_block = item.group * group_dy + (g.lanes_are_inputs ? item.tile : item.lane_block);
+          add_chunk<T>(g, item, x + x_block * g.x_block, dy + dy_block * g.dy_block, images, rows);
+          if (last_chunk) write_gradient<T>(g, item, args.grad_weight);
         }
       });
     }
-  parallel_for(par, items, grain_for(4 * item_size), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      write_gradient<T>(g, sums + i * item_size, i / g.tiles.count / g.lane_blocks, i % g.tiles.count,
-                        i / g.tiles.count % g.lane_blocks, args.grad_weight);
-  });
 }
 
 template <class T>

@@ -17,17 +17,17 @@
 namespace cisdl {
 namespace {
 
-
 // Geometry of the window under output pixels [begin, end) of the flattened (n, y, x), for `channels` channels.
 struct WindowShape {
-  int64_t image, y, x;          // first image, first output row and column covered
-  int64_t images;               // images covered
-  int64_t h, w;                 // input row and column of the first element; may lie outside the image
-  int64_t rows, row_step;       // input rows kept, and how many of them one step of y moves on
-  int64_t h_step;               // input rows from one row kept to the next
-  int64_t phases, columns;      // phases kept, and columns of each
+  int64_t image, y, x;      // first image, first output row and column covered
+  int64_t images;           // images covered
+  int64_t h, w;             // input row and column of the first element; may lie outside the image
+  int64_t rows, row_step;   // input rows kept, and how many of them one step of y moves on
+  int64_t h_step;           // input rows from one row kept to the next
+  int64_t phases, columns;  // phases kept, and columns of each
   int64_t row_stride, channel_stride, image_stride;
 
+  WindowShape() = default;
   WindowShape(const Conv2dProblem& p, int64_t begin, int64_t end, int64_t channels) {
     const int64_t plane = p.out_h * p.out_w, last = end - 1;
     image = begin / plane;
@@ -99,6 +99,30 @@ CISDL_INLINE void copy_spill(T* dst, const T* src, int64_t n, const T* src_end) 
     store(dst + i, src + i + W <= src_end ? load(src + i) : load_partial(src + i, n - i));
 }
 
+template <class T>
+struct EvenLanes {
+  static constexpr int at(int lane) { return 2 * lane; }  // runs on into the second vector by itself
+};
+
+// p[0], p[S], p[2*S], ...: S a power of two; reads S whole vectors.
+template <class T, int S>
+CISDL_INLINE Vec<T> load_every(const T* p) {
+  if constexpr (S == 1) {
+    return load(p);
+  } else {
+    return shuffle<T, EvenLanes<T>>(load_every<T, S / 2>(p), load_every<T, S / 2>(p + kWidth<T> * (S / 2)));
+  }
+}
+
+// dst[i] = src[i*S] for i < n; as copy_spill.
+template <class T, int S>
+CISDL_INLINE void copy_every(T* dst, const T* src, int64_t n, const T* src_end) {
+  constexpr int W = kWidth<T>;
+  int64_t i = 0;
+  for (; i < n && src_end - src >= (i + W) * S; i += W) store(dst + i, load_every<T, S>(src + i * S));
+  for (; i < n; ++i) dst[i] = src[i * S];
+}
+
 // dst[0, n) = 0; may write a vector past dst + n.
 template <class T>
 CISDL_INLINE void zero_spill(T* dst, int64_t n) {
@@ -123,7 +147,9 @@ CISDL_INLINE void copy_window_row(T* dst, const T* src, const T* src_end, const 
     if (stride == 1) {
       copy_spill(dst + begin, src + first + begin, end - begin, src_end);
     } else if (stride == 2) {
-      for (int64_t j = begin; j < end; ++j) dst[j] = src[first + j * 2];
+      copy_every<T, 2>(dst + begin, src + first + begin * 2, end - begin, src_end);
+    } else if (stride == 4) {
+      copy_every<T, 4>(dst + begin, src + first + begin * 4, end - begin, src_end);
     } else {
       for (int64_t j = begin; j < end; ++j) dst[j] = src[first + j * stride];
     }
@@ -147,7 +173,8 @@ void copy_window(const Conv2dProblem& p, const T* input, int64_t first_channel, 
     }
 }
 
-// Copies the window to `buffer`, or finds it in the input and sets the strides accordingly. Returns its first element.
+// Copies the window to `buffer`, or finds it in the input and sets the strides accordingly. Returns its first
+// element.
 template <class T>
 const T* make_window(const Conv2dProblem& p, const T* input, int64_t first_channel, int64_t channels,
                      WindowShape& shape, T* buffer) {

@@ -6,7 +6,7 @@
 #include <set>
 
 // CISDL_FOR_EACH_ISA(X) comes from the build: X(baseline) X(avx2) X(avx512), the sets in this binary, least first.
-#define CISDL_DECLARE(isa)                                 \
+#define CISDL_DECLARE(isa)                                         \
   extern "C" const cisdl::LinearFamily* cisdl_linear_##isa();      \
   extern "C" const cisdl::Conv2dFamily* cisdl_conv2d_##isa();      \
   extern "C" const cisdl::Pool2dFamily* cisdl_pool2d_##isa();      \
@@ -17,10 +17,18 @@ CISDL_FOR_EACH_ISA(CISDL_DECLARE)
 namespace cisdl {
 namespace {
 
-constexpr const char* kOpNames[] = {
-    "linear",     "linear_backward_input", "linear_backward_weight", "conv2d",
-    "conv2d_backward_input", "conv2d_backward_weight", "max_pool2d", "max_pool2d_backward",
-    "avg_pool2d", "avg_pool2d_backward",   "lstm_cell",              "lstm_cell_backward"};
+constexpr const char* kOpNames[] = {"linear",
+                                    "linear_backward_input",
+                                    "linear_backward_weight",
+                                    "conv2d",
+                                    "conv2d_backward_input",
+                                    "conv2d_backward_weight",
+                                    "max_pool2d",
+                                    "max_pool2d_backward",
+                                    "avg_pool2d",
+                                    "avg_pool2d_backward",
+                                    "lstm_cell",
+                                    "lstm_cell_backward"};
 static_assert(sizeof(kOpNames) / sizeof(*kOpNames) == static_cast<size_t>(Op::count));
 
 struct Isa {
@@ -152,19 +160,32 @@ const PeakKernels& peak_kernels() { return *isa().peak(); }
 
 std::vector<std::string> implementations(Op op) {
   switch (op) {
-    case Op::linear: return names_of(linear_kernels().f32.forward);
-    case Op::linear_backward_input: return names_of(linear_kernels().f32.backward_input);
-    case Op::linear_backward_weight: return names_of(linear_kernels().f32.backward_weight);
-    case Op::conv2d: return names_of(conv2d_kernels().f32.forward);
-    case Op::conv2d_backward_input: return names_of(conv2d_kernels().f32.backward_input);
-    case Op::conv2d_backward_weight: return names_of(conv2d_kernels().f32.backward_weight);
-    case Op::max_pool2d: return names_of(pool2d_kernels().f32.max_forward);
-    case Op::max_pool2d_backward: return names_of(pool2d_kernels().f32.max_backward);
-    case Op::avg_pool2d: return names_of(pool2d_kernels().f32.avg_forward);
-    case Op::avg_pool2d_backward: return names_of(pool2d_kernels().f32.avg_backward);
-    case Op::lstm_cell: return names_of(lstm_cell_kernels().f32.forward);
-    case Op::lstm_cell_backward: return names_of(lstm_cell_kernels().f32.backward);
-    case Op::count: break;
+    case Op::linear:
+      return names_of(linear_kernels().f32.forward);
+    case Op::linear_backward_input:
+      return names_of(linear_kernels().f32.backward_input);
+    case Op::linear_backward_weight:
+      return names_of(linear_kernels().f32.backward_weight);
+    case Op::conv2d:
+      return names_of(conv2d_kernels().f32.forward);
+    case Op::conv2d_backward_input:
+      return names_of(conv2d_kernels().f32.backward_input);
+    case Op::conv2d_backward_weight:
+      return names_of(conv2d_kernels().f32.backward_weight);
+    case Op::max_pool2d:
+      return names_of(pool2d_kernels().f32.max_forward);
+    case Op::max_pool2d_backward:
+      return names_of(pool2d_kernels().f32.max_backward);
+    case Op::avg_pool2d:
+      return names_of(pool2d_kernels().f32.avg_forward);
+    case Op::avg_pool2d_backward:
+      return names_of(pool2d_kernels().f32.avg_backward);
+    case Op::lstm_cell:
+      return names_of(lstm_cell_kernels().f32.forward);
+    case Op::lstm_cell_backward:
+      return names_of(lstm_cell_kernels().f32.backward);
+    case Op::count:
+      break;
   }
   return {};
 }
@@ -181,8 +202,8 @@ void force_implementation(Op op, const std::string& name) {
       return;
     }
   }
-  throw std::invalid_argument(std::string("implementation of ") + op_name(op) + ": expected one of " + join(names) +
-                              ", got " + name);
+  throw std::invalid_argument(std::string("implementation of ") + op_name(op) + ": expected one of " +
+                              join(names) + ", got " + name);
 }
 
 std::string forced_implementation(Op op) {

@@ -59,14 +59,19 @@ void gemm_dot(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T*
   const Parts parts = split_evenly(k, kDotPart, kWidth<T>);
   const Parts panels = split_evenly(m, kDotRows, 1);
   parallel_for(par, groups, grain_for(kDotCols * m * k), [&](int64_t begin, int64_t end) {
-    for (int64_t part = 0; part < parts.count; ++part) {
+    auto block = [&](int64_t group, int64_t part) {
+      const int64_t j = group * kDotCols, cols = smaller(kDotCols, n - j);
       const int64_t k0 = part * parts.size, length = smaller(parts.size, k - k0);
-      for (int64_t group = begin; group < end; ++group) {
-        const int64_t j = group * kDotCols, cols = smaller(kDotCols, n - j);
-        for (int64_t i = 0; i < m; i += panels.size)
-          dot_block_any<T>(smaller(panels.size, m - i), cols, length, a + i * lda + k0, lda, b + j * ldb + k0, ldb,
-                           tile_at(out, i, j, out.accumulate || part > 0));
-      }
+      for (int64_t i = 0; i < m; i += panels.size)
+        dot_block_any<T>(smaller(panels.size, m - i), cols, length, a + i * lda + k0, lda, b + j * ldb + k0, ldb,
+                         tile_at(out, i, j, out.accumulate || part > 0));
+    };
+    if (panels.count == 1) {  // B is read once, in the order in which it lies
+      for (int64_t group = begin; group < end; ++group)
+        for (int64_t part = 0; part < parts.count; ++part) block(group, part);
+    } else {
+      for (int64_t part = 0; part < parts.count; ++part)
+        for (int64_t group = begin; group < end; ++group) block(group, part);
     }
   });
 }

@@ -30,7 +30,8 @@ inline void add_rows(const T* x, const T* scale, int64_t rows, int64_t step, int
     store(to + i, lanes([](const T* p) __attribute__((always_inline)) { return load(p); }));
   if (i < n) {
     const int64_t rest = n - i;
-    store_partial(to + i, lanes([&](const T* p) __attribute__((always_inline)) { return load_partial(p, rest); }), rest);
+    store_partial(to + i, lanes([&](const T* p) __attribute__((always_inline)) { return load_partial(p, rest); }),
+                  rest);
   }
 }
 

@@ -88,7 +88,7 @@ void max_row_nchw(const MaxPool2dForward<T>& a, int64_t plane, int64_t oh, T* st
     const int64_t n = p.out_w < W ? p.out_w : W;
     const int64_t ow = begin + n <= p.out_w ? begin : p.out_w - n;
     const int64_t w0 = ow * p.stride_w - p.pad_w;
-    const bool inside = w0 >= 0 && w0 + (n - 1) * p.stride_w + reach < p.in_w;
+    const bool inside = run.rows > 0 && w0 >= 0 && w0 + (n - 1) * p.stride_w + reach < p.in_w;
     const T* x = image + h * p.in_w + w0;
     run.first_code = set1_code<T>(run.code);
     if (inside && x + (run.rows - 1) * p.dilation_h * p.in_w + span <= end) {
@@ -274,8 +274,8 @@ CISDL_INLINE int64_t kernel_cells_per_stride(const Pool2dProblem& p) {
 
 template <class T>
 bool max_gather_nchw_applies(const MaxPool2dBackward<T>& a) {
-  return a.layout == Layout::nchw && a.index == PoolIndex::window && a.p.stride_w <= 2 &&
-         a.p.out_w >= kWidth<T> && kernel_cells_per_stride(a.p) <= 9;
+  return a.layout == Layout::nchw && a.index == PoolIndex::window && a.p.stride_w <= 2 && a.p.out_w >= kWidth<T> &&
+         kernel_cells_per_stride(a.p) <= 9;
 }
 
 }  // namespace

@@ -180,7 +180,8 @@ CISDL_INLINE void max_gather_nhwc(const T* grad, const IndexT* index, int64_t ch
       const int64_t at = (row.out * p.out_w + col.out) * channels;
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v)
-        acc[v] = add_where<T>(acc[v], load_index<T>(index + at + v * W, n), code, load_lanes(grad + at + v * W, n));
+        acc[v] =
+            add_where<T>(acc[v], load_index<T>(index + at + v * W, n), code, load_lanes(grad + at + v * W, n));
     }
   }
 #pragma GCC unroll 4

@@ -90,9 +90,8 @@ void max_forward_planes_as(const MaxPool2dForward<T>& a, const Parallel& par) {
                        [&](int64_t at, Vec<T> v, int64_t n) { store_lanes<T>(to + at, v, n); });
     if constexpr (Index != PoolIndex::none) {
       IndexT* index = static_cast<IndexT*>(a.indices) + first * out_cells;
-      lanes_to_planes<T>(reinterpret_cast<const T*>(code), planes, out_cells, [&](int64_t at, Vec<T> v, int64_t n) {
-        store_index<T>(index + at, (Mask<T>)v, n);
-      });
+      lanes_to_planes<T>(reinterpret_cast<const T*>(code), planes, out_cells,
+                         [&](int64_t at, Vec<T> v, int64_t n) { store_index<T>(index + at, (Mask<T>)v, n); });
     }
   });
 }
