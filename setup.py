@@ -99,9 +99,7 @@ def describe_cuda(nvcc: str) -> Cuda:
     places = [folder / "lib64", folder / "targets/x86_64-linux/lib", folder / "lib"]
     libraries = next((p for p in places if (p / "libcudart_static.a").exists()), None)
     if not libraries:
-        stop(
-            f"nvcc was found at {nvcc} but libcudart_static.a not under {folder}; set CUDA_HOME or CISDL_CUDA=0"
-        )
+        stop(f"nvcc is at {nvcc}, libcudart_static.a not under {folder}: set CUDA_HOME or CISDL_CUDA=0")
     archs = os.environ.get("CISDL_CUDA_ARCHS", "").replace(",", " ").split()
     if not archs:
         archs = sorted(set(re.findall(r"^sm_(\d+)$", ask("--list-gpu-code"), re.MULTILINE)), key=int)

@@ -2,8 +2,8 @@
 //
 // The entries end in the same dispatcher as torch.ops.cisdl.*, so autograd, devices, tracing and fake tensors
 // behave alike; they only skip the parsing of a schema, which costs more than a small op itself.
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
@@ -41,13 +41,15 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptTensor& bias, 
 
 Tensor max_pool2d(const Tensor& input, const Ints& kernel_size, const Ints& stride, const Ints& padding,
                   const Ints& dilation, bool ceil_mode) {
-  static const auto op = find_op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
-                                        at::IntArrayRef, bool)>("cisdl::max_pool2d");
+  static const auto op =
+      find_op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, bool)>(
+          "cisdl::max_pool2d");
   return op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
 }
 
-std::tuple<Tensor, Tensor> max_pool2d_with_indices(const Tensor& input, const Ints& kernel_size, const Ints& stride,
-                                                   const Ints& padding, const Ints& dilation, bool ceil_mode) {
+std::tuple<Tensor, Tensor> max_pool2d_with_indices(const Tensor& input, const Ints& kernel_size,
+                                                   const Ints& stride, const Ints& padding, const Ints& dilation,
+                                                   bool ceil_mode) {
   static const auto op =
       find_op<std::tuple<Tensor, Tensor>(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
                                          at::IntArrayRef, bool)>("cisdl::max_pool2d_with_indices");
@@ -56,8 +58,8 @@ std::tuple<Tensor, Tensor> max_pool2d_with_indices(const Tensor& input, const In
 
 Tensor avg_pool2d(const Tensor& input, const Ints& kernel_size, const Ints& stride, const Ints& padding,
                   bool ceil_mode, bool count_include_pad, std::optional<int64_t> divisor_override) {
-  static const auto op = find_op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, bool, bool,
-                                        std::optional<int64_t>)>("cisdl::avg_pool2d");
+  static const auto op = find_op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, bool,
+                                        bool, std::optional<int64_t>)>("cisdl::avg_pool2d");
   return op.call(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override);
 }
 

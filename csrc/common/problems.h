@@ -19,7 +19,7 @@ enum class Layout : int32_t { nchw, nhwc };
 //   y = x W^T + b
 
 struct LinearProblem {
-  int64_t batch;         // rows of x: every leading dimension folded
+  int64_t batch;  // rows of x: every leading dimension folded
   int64_t in_features;
   int64_t out_features;
 };
@@ -119,19 +119,19 @@ struct MaxPool2dForward {
   Pool2dProblem p;
   Layout layout;
   PoolIndex index;
-  const T* input;   // [batch, channels, in_h, in_w]    in `layout`
-  T* output;        // [batch, channels, out_h, out_w]  in `layout`
-  void* indices;    // same shape and layout as output: uint8_t or int64_t as `index` says; null for none
+  const T* input;  // [batch, channels, in_h, in_w]    in `layout`
+  T* output;       // [batch, channels, out_h, out_w]  in `layout`
+  void* indices;   // same shape and layout as output: uint8_t or int64_t as `index` says; null for none
 };
 
 template <class T>
 struct MaxPool2dBackward {
   Pool2dProblem p;
   Layout layout;
-  PoolIndex index;         // window or flat
-  const T* grad_output;    // [batch, channels, out_h, out_w]  in `layout`
-  const void* indices;     // same shape and layout
-  T* grad_input;           // [batch, channels, in_h, in_w]    in `layout`; written whole
+  PoolIndex index;       // window or flat
+  const T* grad_output;  // [batch, channels, out_h, out_w]  in `layout`
+  const void* indices;   // same shape and layout
+  T* grad_input;         // [batch, channels, in_h, in_w]    in `layout`; written whole
 };
 
 // y = sum over the part of the window inside the image / divisor. The divisor is divisor_override if that is
@@ -168,16 +168,16 @@ struct LstmCellProblem {
 template <class T>
 struct LstmCellForward {
   LstmCellProblem p;
-  const T* input;   // [batch, input_size]
-  const T* hx;      // [batch, hidden_size]
-  const T* cx;      // [batch, hidden_size]
-  const T* w_ih;    // [4*hidden_size, input_size]
-  const T* w_hh;    // [4*hidden_size, hidden_size]
-  const T* b_ih;    // [4*hidden_size], or null
-  const T* b_hh;    // [4*hidden_size], or null
-  T* h;             // [batch, hidden_size]
-  T* c;             // [batch, hidden_size]
-  T* gates;         // [batch, 4*hidden_size]: i, f, g, o after their activations; null in inference
+  const T* input;  // [batch, input_size]
+  const T* hx;     // [batch, hidden_size]
+  const T* cx;     // [batch, hidden_size]
+  const T* w_ih;   // [4*hidden_size, input_size]
+  const T* w_hh;   // [4*hidden_size, hidden_size]
+  const T* b_ih;   // [4*hidden_size], or null
+  const T* b_hh;   // [4*hidden_size], or null
+  T* h;            // [batch, hidden_size]
+  T* c;            // [batch, hidden_size]
+  T* gates;        // [batch, 4*hidden_size]: i, f, g, o after their activations; null in inference
 };
 
 // With da the gradient of a:  grad_input = da W_ih, grad_hx = da W_hh, grad_w_ih = da^T x, grad_w_hh = da^T hx,
@@ -185,22 +185,22 @@ struct LstmCellForward {
 template <class T>
 struct LstmCellBackward {
   LstmCellProblem p;
-  const T* grad_h;   // [batch, hidden_size], or null: zero
-  const T* grad_c;   // [batch, hidden_size], or null: zero
-  const T* input;    // as forward
-  const T* hx;       // as forward
-  const T* cx;       // as forward
-  const T* w_ih;     // as forward
-  const T* w_hh;     // as forward
-  const T* c;        // [batch, hidden_size]: c' of forward
-  const T* gates;    // [batch, 4*hidden_size] of forward
-  T* grad_gates;     // [batch, 4*hidden_size]: da, scratch that the caller provides
-  T* grad_input;     // [batch, input_size], or null
-  T* grad_hx;        // [batch, hidden_size], or null
-  T* grad_cx;        // [batch, hidden_size], or null
-  T* grad_w_ih;      // [4*hidden_size, input_size], or null
-  T* grad_w_hh;      // [4*hidden_size, hidden_size], or null
-  T* grad_bias;      // [4*hidden_size], or null
+  const T* grad_h;  // [batch, hidden_size], or null: zero
+  const T* grad_c;  // [batch, hidden_size], or null: zero
+  const T* input;   // as forward
+  const T* hx;      // as forward
+  const T* cx;      // as forward
+  const T* w_ih;    // as forward
+  const T* w_hh;    // as forward
+  const T* c;       // [batch, hidden_size]: c' of forward
+  const T* gates;   // [batch, 4*hidden_size] of forward
+  T* grad_gates;    // [batch, 4*hidden_size]: da, scratch that the caller provides
+  T* grad_input;    // [batch, input_size], or null
+  T* grad_hx;       // [batch, hidden_size], or null
+  T* grad_cx;       // [batch, hidden_size], or null
+  T* grad_w_ih;     // [4*hidden_size, input_size], or null
+  T* grad_w_hh;     // [4*hidden_size, hidden_size], or null
+  T* grad_bias;     // [4*hidden_size], or null
 };
 
 }  // namespace cisdl

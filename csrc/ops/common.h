@@ -49,7 +49,8 @@ c10::ArrayRef<I> sizes_of(const Tensor& t) {
 }
 
 template <class I>
-Tensor empty_of(c10::ArrayRef<I> sizes, const Tensor& like, at::MemoryFormat format = at::MemoryFormat::Contiguous) {
+Tensor empty_of(c10::ArrayRef<I> sizes, const Tensor& like,
+                at::MemoryFormat format = at::MemoryFormat::Contiguous) {
   if constexpr (std::is_same_v<I, c10::SymInt>) {
     return at::empty_symint(sizes, like.options(), format);
   } else {
@@ -72,8 +73,8 @@ struct ImageSizes {
 
 template <class I>
 ImageSizes<I> image_sizes(const char* op, const char* name, c10::ArrayRef<I> s) {
-  TORCH_CHECK(s.size() == 4 || s.size() == 3, op, ": ", name,
-              ": expected shape [N, C, H, W] or [C, H, W], got ", s);
+  TORCH_CHECK(s.size() == 4 || s.size() == 3, op, ": ", name, ": expected shape [N, C, H, W] or [C, H, W], got ",
+              s);
   if (s.size() == 4) return {s[0], s[1], s[2], s[3], true};
   return {I(1), s[0], s[1], s[2], false};
 }
@@ -92,19 +93,32 @@ inline Layout layout_of(bool channels_last) { return channels_last ? Layout::nhw
 
 inline const char* dtype_name(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return "float32";
-    case at::kDouble: return "float64";
-    case at::kHalf: return "float16";
-    case at::kBFloat16: return "bfloat16";
-    case at::kLong: return "int64";
-    case at::kInt: return "int32";
-    case at::kShort: return "int16";
-    case at::kChar: return "int8";
-    case at::kByte: return "uint8";
-    case at::kBool: return "bool";
-    case at::kComplexFloat: return "complex64";
-    case at::kComplexDouble: return "complex128";
-    default: return c10::toString(type);
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kLong:
+      return "int64";
+    case at::kInt:
+      return "int32";
+    case at::kShort:
+      return "int16";
+    case at::kChar:
+      return "int8";
+    case at::kByte:
+      return "uint8";
+    case at::kBool:
+      return "bool";
+    case at::kComplexFloat:
+      return "complex64";
+    case at::kComplexDouble:
+      return "complex128";
+    default:
+      return c10::toString(type);
   }
 }
 
@@ -114,7 +128,8 @@ inline void check_dtype(const char* op, const char* name, const Tensor& t) {
 }
 
 // t must have the dtype and device of `like`.
-inline void check_like(const char* op, const char* name, const Tensor& t, const char* like_name, const Tensor& like) {
+inline void check_like(const char* op, const char* name, const Tensor& t, const char* like_name,
+                       const Tensor& like) {
   TORCH_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", name, ": expected dtype ",
               dtype_name(like.scalar_type()), " as ", like_name, ", got ", dtype_name(t.scalar_type()));
   TORCH_CHECK(t.device() == like.device(), op, ": ", name, ": expected device ", like.device(), " as ", like_name,
@@ -129,8 +144,8 @@ void check_shape(const char* op, const char* name, const Tensor& t, c10::ArrayRe
 
 // Two integers, each at least `least`: stride, dilation, kernel_size, padding.
 inline void check_pair(const char* op, const char* name, at::IntArrayRef v, int64_t least) {
-  TORCH_CHECK(v.size() == 2 && v[0] >= least && v[1] >= least, op, ": ", name, ": expected two integers >= ", least,
-              ", got ", v);
+  TORCH_CHECK(v.size() == 2 && v[0] >= least && v[1] >= least, op, ": ", name,
+              ": expected two integers >= ", least, ", got ", v);
 }
 
 // ---------------------------------------------------------------------------------------------- running
@@ -215,6 +230,6 @@ inline bool needs_grad_if(torch::autograd::AutogradContext* ctx, const char* pre
 
 // Registers the same functions for every device: they reach it through run(), which refuses a GPU in a sentence
 // where the build has no CUDA kernels.
-#define CISDL_REGISTER_KERNELS(register_with)              \
-  TORCH_LIBRARY_IMPL(cisdl, CPU, m) { register_with(m); }  \
+#define CISDL_REGISTER_KERNELS(register_with)             \
+  TORCH_LIBRARY_IMPL(cisdl, CPU, m) { register_with(m); } \
   TORCH_LIBRARY_IMPL(cisdl, CUDA, m) { register_with(m); }

@@ -9,8 +9,8 @@ namespace {
 
 using Ints = at::IntArrayRef;
 using ForwardSignature = Tensor(const Tensor&, const Tensor&, const optional<Tensor>&, Ints, Ints, Ints, int64_t);
-using BackwardSignature = std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, Ints, Ints,
-                                                             Ints, int64_t, std::array<bool, 3>);
+using BackwardSignature = std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, Ints,
+                                                             Ints, Ints, int64_t, std::array<bool, 3>);
 
 const auto& forward_op() {
   static const auto op = find_op<ForwardSignature>("cisdl::conv2d");
@@ -53,8 +53,8 @@ c10::SmallVector<I, 4> check_forward(const Tensor& input, const Tensor& weight, 
   TORCH_CHECK(w.size() == 4 && w[2] >= 1 && w[3] >= 1, op,
               ": weight: expected shape [out_channels, in_channels/groups, kernel_h, kernel_w], got ", w);
   TORCH_CHECK(o.groups >= 1, op, ": groups: expected an integer >= 1, got ", o.groups);
-  TORCH_CHECK(w[0] % o.groups == 0, op, ": weight: expected out_channels divisible by groups = ", o.groups, ", got ",
-              w[0]);
+  TORCH_CHECK(w[0] % o.groups == 0, op, ": weight: expected out_channels divisible by groups = ", o.groups,
+              ", got ", w[0]);
   TORCH_CHECK(x.c == w[1] * o.groups, op, ": input: expected ", w[1] * o.groups, " channels (weight ", w,
               " with groups = ", o.groups, "), got ", x.c, " in shape ", sizes_of<I>(input));
   if (bias.defined()) {
@@ -72,12 +72,12 @@ bool use_channels_last(const Tensor& input, const Tensor& weight) {
 Conv2dProblem problem_of(const Tensor& input, const Tensor& weight, Ints output, const Options& o) {
   const auto x = image_sizes<int64_t>("conv2d", "input", input.sizes());
   const auto y = image_sizes<int64_t>("conv2d", "output", output);
-  return {x.n,         x.c,         x.h,         x.w,          weight.size(0), weight.size(2), weight.size(3), y.h,
-          y.w,         o.stride[0], o.stride[1], o.padding[0], o.padding[2],   o.dilation[0],  o.dilation[1],  o.groups};
+  return {x.n, x.c,         x.h,         x.w,          weight.size(0), weight.size(2), weight.size(3), y.h,
+          y.w, o.stride[0], o.stride[1], o.padding[0], o.padding[2],   o.dilation[0],  o.dilation[1],  o.groups};
 }
 
-Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg, Ints stride, Ints padding,
-               Ints dilation, int64_t groups) {
+Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg, Ints stride,
+               Ints padding, Ints dilation, int64_t groups) {
   const Tensor bias = or_undefined(bias_arg);
   const Options o{stride, padding, dilation, groups};
   const auto shape = check_forward<int64_t>(input, weight, bias, o);
@@ -187,7 +187,8 @@ void register_kernels(torch::Library& m) {
 
 TORCH_LIBRARY_FRAGMENT(cisdl, m) {
   m.def(
-      "conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int groups) "
+      "conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int "
+      "groups) "
       "-> Tensor",
       {at::Tag::pt2_compliant_tag});
   m.def(

@@ -54,8 +54,8 @@ Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>
   with_dtype(input.scalar_type(), [&](auto t) {
     using T = decltype(t);
     run(Op::linear, input, of_type<T>(linear_kernels()).forward,
-        LinearForward<T>{problem_of(input, weight), x.const_data_ptr<T>(), w.const_data_ptr<T>(), data_or_null<T>(b),
-                         output.mutable_data_ptr<T>()});
+        LinearForward<T>{problem_of(input, weight), x.const_data_ptr<T>(), w.const_data_ptr<T>(),
+                         data_or_null<T>(b), output.mutable_data_ptr<T>()});
   });
   return output;
 }
@@ -88,7 +88,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
     if (mask[0] && grad_input.numel() > 0) {
       const Tensor w = weight.contiguous();
       run(Op::linear_backward_input, input, kernels.backward_input,
-          LinearBackwardInput<T>{p, g.const_data_ptr<T>(), w.const_data_ptr<T>(), grad_input.mutable_data_ptr<T>()});
+          LinearBackwardInput<T>{p, g.const_data_ptr<T>(), w.const_data_ptr<T>(),
+                                 grad_input.mutable_data_ptr<T>()});
     }
     if ((mask[1] || mask[2]) && p.out_features > 0) {
       const Tensor x = mask[1] ? input.contiguous() : Tensor();
@@ -113,9 +114,9 @@ class LinearFunction : public torch::autograd::Function<LinearFunction> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const auto [grad_input, grad_weight, grad_bias] =
-        backward_op().call(grads[0], saved[0], saved[1],
-                           {ctx->needs_input_grad(0), ctx->needs_input_grad(1), needs_grad_if(ctx, "has_bias", 2)});
+    const auto [grad_input, grad_weight, grad_bias] = backward_op().call(
+        grads[0], saved[0], saved[1],
+        {ctx->needs_input_grad(0), ctx->needs_input_grad(1), needs_grad_if(ctx, "has_bias", 2)});
     return {grad_input, grad_weight, grad_bias};
   }
 };

@@ -100,7 +100,8 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const Inputs& in, const optional<
 }
 
 std::tuple<Tensor, Tensor> inference(const Tensor& input, const Tensor& hx, const Tensor& cx, const Tensor& w_ih,
-                                     const Tensor& w_hh, const optional<Tensor>& b_ih, const optional<Tensor>& b_hh) {
+                                     const Tensor& w_hh, const optional<Tensor>& b_ih,
+                                     const optional<Tensor>& b_hh) {
   const auto [h, c, gates] = run_forward({input, hx, cx, w_ih, w_hh}, b_ih, b_hh, false);
   return {h, c};
 }
@@ -108,8 +109,8 @@ std::tuple<Tensor, Tensor> inference(const Tensor& input, const Tensor& hx, cons
 std::tuple<Tensor, Tensor> inference_meta(const Tensor& input, const Tensor& hx, const Tensor& cx,
                                           const Tensor& w_ih, const Tensor& w_hh, const optional<Tensor>& b_ih,
                                           const optional<Tensor>& b_hh) {
-  const auto [h, c, gates] = check_forward<c10::SymInt>({input, hx, cx, w_ih, w_hh}, or_undefined(b_ih),
-                                                        or_undefined(b_hh), false);
+  const auto [h, c, gates] =
+      check_forward<c10::SymInt>({input, hx, cx, w_ih, w_hh}, or_undefined(b_ih), or_undefined(b_hh), false);
   return {h, c};
 }
 
@@ -208,8 +209,8 @@ class LstmCellFunction : public torch::autograd::Function<LstmCellFunction> {
     for (size_t i = 0; i < 5; ++i) mask[i] = ctx->needs_input_grad(i);
     mask[5] = needs_grad_if(ctx, "has_b_ih", 5);
     mask[6] = needs_grad_if(ctx, "has_b_hh", ctx->saved_data["has_b_ih"].toBool() ? 6 : 5);
-    const auto [x, hx, cx, w_ih, w_hh, b_ih, b_hh] = backward_op().call(
-        or_none(grads[0]), or_none(grads[1]), s[0], s[1], s[2], s[3], s[4], s[5], s[6], mask);
+    const auto [x, hx, cx, w_ih, w_hh, b_ih, b_hh] =
+        backward_op().call(or_none(grads[0]), or_none(grads[1]), s[0], s[1], s[2], s[3], s[4], s[5], s[6], mask);
     return {x, hx, cx, w_ih, w_hh, b_ih, b_hh};
   }
 };

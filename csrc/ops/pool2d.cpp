@@ -77,8 +77,8 @@ c10::SmallVector<I, 4> check_forward(c10::ArrayRef<I> input, const Options& o) {
   check_pair(o.op, "padding", o.padding, 0);
   check_pair(o.op, "dilation", o.dilation, 1);
   for (int d = 0; d < 2; ++d)
-    TORCH_CHECK(o.padding[d] <= o.kernel_size[d] / 2, o.op, ": padding: expected at most half of kernel_size = ",
-                o.kernel_size, ", got ", o.padding);
+    TORCH_CHECK(o.padding[d] <= o.kernel_size[d] / 2, o.op,
+                ": padding: expected at most half of kernel_size = ", o.kernel_size, ", got ", o.padding);
   const auto x = image_sizes<I>(o.op, "input", input);
   return x.with(x.c, out_size<I>(o, 0, x.h), out_size<I>(o, 1, x.w));
 }
@@ -86,12 +86,26 @@ c10::SmallVector<I, 4> check_forward(c10::ArrayRef<I> input, const Options& o) {
 Pool2dProblem problem_of(Ints input, Ints output, const Options& o) {
   const auto x = image_sizes<int64_t>(o.op, "input", input);
   const auto y = image_sizes<int64_t>(o.op, "output", output);
-  return {x.n,         x.c,         x.h,          x.w,          y.h,           y.w,          o.kernel_size[0], o.kernel_size[1],
-          o.stride[0], o.stride[1], o.padding[0], o.padding[1], o.dilation[0], o.dilation[1]};
+  return {x.n,
+          x.c,
+          x.h,
+          x.w,
+          y.h,
+          y.w,
+          o.kernel_size[0],
+          o.kernel_size[1],
+          o.stride[0],
+          o.stride[1],
+          o.padding[0],
+          o.padding[1],
+          o.dilation[0],
+          o.dilation[1]};
 }
 
 // Windows of at most 255 cells have their place in one byte.
-at::ScalarType window_dtype(Ints kernel_size) { return kernel_size[0] * kernel_size[1] <= 255 ? at::kByte : at::kLong; }
+at::ScalarType window_dtype(Ints kernel_size) {
+  return kernel_size[0] * kernel_size[1] <= 255 ? at::kByte : at::kLong;
+}
 
 template <class I>
 Tensor empty_indices(c10::ArrayRef<I> shape, const Tensor& input, at::ScalarType dtype, at::MemoryFormat format) {
@@ -115,12 +129,14 @@ Tensor run_max(const Tensor& input, const Options& o, PoolIndex index, const c10
     using T = decltype(t);
     run(Op::max_pool2d, input, of_type<T>(pool2d_kernels()).max_forward,
         MaxPool2dForward<T>{problem_of(input.sizes(), shape, o), layout_of(last), index, x.const_data_ptr<T>(),
-                            output.mutable_data_ptr<T>(), indices.defined() ? indices.mutable_data_ptr() : nullptr});
+                            output.mutable_data_ptr<T>(),
+                            indices.defined() ? indices.mutable_data_ptr() : nullptr});
   });
   return output;
 }
 
-Tensor max_forward(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation, bool ceil_mode) {
+Tensor max_forward(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation,
+                   bool ceil_mode) {
   const Options o{"max_pool2d", kernel_size, stride, padding, dilation, ceil_mode};
   check_dtype(o.op, "input", input);
   return run_max(input, o, PoolIndex::none, check_forward<int64_t>(input.sizes(), o), Tensor());
@@ -162,8 +178,8 @@ template <class I>
 void check_max_backward(const Tensor& grad_output, const Tensor& indices, c10::ArrayRef<I> input_size,
                         const Options& base, bool flat) {
   check_dtype(base.op, "grad_output", grad_output);
-  TORCH_CHECK(indices.device() == grad_output.device(), base.op, ": indices: expected device ", grad_output.device(),
-              " as grad_output, got ", indices.device());
+  TORCH_CHECK(indices.device() == grad_output.device(), base.op, ": indices: expected device ",
+              grad_output.device(), " as grad_output, got ", indices.device());
   const auto dtype = flat ? at::kLong : window_dtype(base.kernel_size);
   TORCH_CHECK(indices.scalar_type() == dtype, base.op, ": indices: expected dtype ", dtype_name(dtype), ", got ",
               dtype_name(indices.scalar_type()));
@@ -179,8 +195,8 @@ void check_max_backward(const Tensor& grad_output, const Tensor& indices, c10::A
               c10::ArrayRef<I>(floor_shape), ", got ", got);
 }
 
-Tensor max_backward(const Tensor& grad_output, const Tensor& indices, Ints input_size, Ints kernel_size, Ints stride,
-                    Ints padding, Ints dilation, bool flat) {
+Tensor max_backward(const Tensor& grad_output, const Tensor& indices, Ints input_size, Ints kernel_size,
+                    Ints stride, Ints padding, Ints dilation, bool flat) {
   const Options o{"max_pool2d_backward", kernel_size, stride, padding, dilation, false};
   check_max_backward<int64_t>(grad_output, indices, input_size, o, flat);
   // The layout is the one that forward chose: its indices carry it.
@@ -273,8 +289,8 @@ Tensor avg_backward(const Tensor& grad_output, Ints input_size, Ints kernel_size
   return grad_input;
 }
 
-Tensor avg_backward_meta(const Tensor& grad_output, SymInts input_size, Ints kernel_size, Ints stride, Ints padding,
-                         bool /*count_include_pad*/, optional<int64_t> divisor_override) {
+Tensor avg_backward_meta(const Tensor& grad_output, SymInts input_size, Ints kernel_size, Ints stride,
+                         Ints padding, bool /*count_include_pad*/, optional<int64_t> divisor_override) {
   const Options o{"avg_pool2d_backward", kernel_size, stride, padding, kNoDilation, false};
   check_avg_backward<c10::SymInt>(grad_output, input_size, o);
   check_divisor(o.op, divisor_override);
@@ -318,7 +334,8 @@ class MaxPool2dFunction : public torch::autograd::Function<MaxPool2dFunction<kFl
   }
 };
 
-Tensor max_autograd(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation, bool ceil_mode) {
+Tensor max_autograd(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation,
+                    bool ceil_mode) {
   if (needs_autograd(input))
     return MaxPool2dFunction<false>::apply(input, kernel_size, stride, padding, dilation, ceil_mode)[0];
   const at::AutoDispatchBelowADInplaceOrView guard;
@@ -329,12 +346,12 @@ template <bool kFlat>
 std::tuple<Tensor, Tensor> max_index_autograd(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
                                               Ints dilation, bool ceil_mode) {
   if (needs_autograd(input)) {
-    const auto outputs =
-        MaxPool2dFunction<kFlat>::apply(input, kernel_size, stride, padding, dilation, ceil_mode);
+    const auto outputs = MaxPool2dFunction<kFlat>::apply(input, kernel_size, stride, padding, dilation, ceil_mode);
     return {outputs[0], outputs[1]};
   }
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return (kFlat ? max_indices_op() : max_window_op()).call(input, kernel_size, stride, padding, dilation, ceil_mode);
+  return (kFlat ? max_indices_op() : max_window_op())
+      .call(input, kernel_size, stride, padding, dilation, ceil_mode);
 }
 
 class AvgPool2dFunction : public torch::autograd::Function<AvgPool2dFunction> {
