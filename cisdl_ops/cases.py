@@ -6,7 +6,8 @@ entry in ``OPS`` and a block of cases; nothing in the tests or the bench has to 
 
 Tags: ``test`` small shapes that reach every option and every edge of a vector loop; ``grad`` tiny shapes for
 numerical derivatives in float64; ``bench`` layers of real networks; ``quick`` the part of ``bench`` that
-``cisdl bench --quick`` runs.
+``cisdl bench --quick`` runs; ``first`` the first layer of a network, whose input's gradient nobody
+needs, so that it is checked but not timed.
 """
 
 from __future__ import annotations
@@ -265,7 +266,7 @@ def _linear_cases() -> Iterator[Case]:
     yield _linear("bench quick", "lenet_fc1_b64", (64, 400), 120)
     yield _linear("bench", "lenet_fc2_b64", (64, 120), 84)
     yield _linear("bench", "lenet_fc3_b64", (64, 84), 10)
-    yield _linear("bench quick", "mlp_fc1_b64", (64, 784), 300)
+    yield _linear("bench quick first", "mlp_fc1_b64", (64, 784), 300)
     yield _linear("bench", "mlp_fc2_b64", (64, 300), 100)
     yield _linear("bench", "alexnet_fc6_b16", (16, 9216), 4096)
     yield _linear("bench", "alexnet_fc7_b16", (16, 4096), 4096)
@@ -335,9 +336,11 @@ def _conv2d_cases() -> Iterator[Case]:
     yield _conv("grad", "grad_same_even", (1, 1, 4, 4), (2, 1, 2, 2), padding="same")
     yield _conv("grad", "grad_dilated_groups", (1, 4, 6, 5), (4, 2, 2, 2), dilation=2, groups=2)
 
-    yield _conv("bench quick", "lenet_conv1_b64", (64, 1, 28, 28), (6, 1, 5, 5), padding=2)
+    yield _conv("bench quick first", "lenet_conv1_b64", (64, 1, 28, 28), (6, 1, 5, 5), padding=2)
     yield _conv("bench quick", "lenet_conv2_b64", (64, 6, 14, 14), (16, 6, 5, 5))
-    yield _conv("bench quick", "alexnet_conv1_b16", (16, 3, 224, 224), (64, 3, 11, 11), stride=4, padding=2)
+    yield _conv(
+        "bench quick first", "alexnet_conv1_b16", (16, 3, 224, 224), (64, 3, 11, 11), stride=4, padding=2
+    )
     yield _conv("bench", "alexnet_conv2_b16", (16, 64, 27, 27), (192, 64, 5, 5), padding=2)
     yield _conv("bench", "alexnet_conv3_b16", (16, 192, 13, 13), (384, 192, 3, 3), padding=1)
     yield _conv("bench", "alexnet_conv4_b16", (16, 384, 13, 13), (256, 384, 3, 3), padding=1)
@@ -362,7 +365,7 @@ def _conv2d_cases() -> Iterator[Case]:
     )
     yield _conv("bench", "grouped_3x3_128_28_g32_b8", (8, 128, 28, 28), (128, 4, 3, 3), padding=1, groups=32)
     yield _conv("bench", "dilated_3x3_128_28_b8", (8, 128, 28, 28), (128, 128, 3, 3), padding=2, dilation=2)
-    yield _conv("bench", "stem_7x7_s2_224_b4", (4, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3)
+    yield _conv("bench first", "stem_7x7_s2_224_b4", (4, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3)
 
 
 def _shared_pool_cases(op: str) -> Iterator[Case]:

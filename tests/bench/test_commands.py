@@ -12,11 +12,14 @@ from cisdl import errors
 from cisdl.__main__ import cli
 from cisdl.bench import ceilings, models, ops, results
 from cisdl.bench.ceilings import Ceilings
+from cisdl.bench.timing import QUICK, CpuClock
 from torch import Tensor
 
 import cisdl_ops
+from cisdl_ops.cases import CASES
 
 CASE = "linear/lenet_fc3_b64"
+LINEAR_PASSES = ("forward", "grad_input", "grad_weight")
 
 
 def run(*arguments: str) -> int:
@@ -31,6 +34,7 @@ def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring the machine takes seconds and is tested nowhere here."""
     known = Ceilings(100.0, "a test", {1 << 28: 10.0})
     monkeypatch.setattr(ceilings, "measure", lambda device, dtype: known)
+    monkeypatch.setattr(ceilings, "measure_gflops", lambda device, dtype, clock: (90.0, "a test"))
 
 
 @pytest.fixture
@@ -150,6 +154,7 @@ def file_with(path: Path, speedups: dict[str, tuple[float, float, float]], **env
             "case": f"conv2d/{name}",
             "part": "forward",
             "dtype": "float32",
+            "layout": "best",
             "speedup": dict(zip(("value", "low", "high"), ratio, strict=True)),
         }
         for name, ratio in speedups.items()
@@ -192,3 +197,34 @@ def test_default_path_names_the_processor() -> None:
     path = results.default_path("AMD EPYC(TM) 9B45 @ 2.6GHz")
     assert path.parent == Path("benchmarks")
     assert path.name.startswith("amd-epyc-tm-9b45-2-6ghz-20")
+
+
+@pytest.mark.parametrize(
+    ("identifier", "each", "expected"),
+    [
+        ("conv2d/lenet_conv1_b64", False, [("forward", "best"), ("grad_weight", "best")]),
+        ("linear/lenet_fc3_b64", True, [(part, "contiguous") for part in LINEAR_PASSES]),
+        ("max_pool2d/lenet_pool2_b64", True, [
+            (part, layout) for part in ("forward", "backward") for layout in ("contiguous", "channels_last")
+        ]),
+    ],
+)  # fmt: skip
+def test_rows_of_a_case(
+    identifier: str, each: bool, expected: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The input's gradient of a first layer is not timed; --layout each gives a row for every layout."""
+    monkeypatch.setattr(ops, "interleave", lambda calls, clock, effort: [[0.001] * 9 for _ in calls])
+    settings = ops.Settings(
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        layouts=("contiguous", "channels_last"),
+        each_layout=each,
+        forward=True,
+        backward=True,
+        compiled=False,
+        effort=QUICK,
+        clock=CpuClock(),
+    )
+    case = next(case for case in CASES if case.id == identifier)
+    rows = [row.as_json(Ceilings(100.0, "a test", {1 << 28: 10.0})) for row in ops.bench_case(case, settings)]
+    assert [(row["part"], row["layout"]) for row in rows] == expected

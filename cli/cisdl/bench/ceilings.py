@@ -8,7 +8,7 @@ lives in cache: the ceiling of a working set is the best rate of any size that i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,10 @@ class Ceilings:
         """Which of the two ceilings is the lower one: "compute" or "memory"."""
         compute = flops / (self.gflops * 1e9)
         return "compute" if compute > moved / (self.gbytes_for(moved) * 1e9) else "memory"
+
+    def raised(self, gflops: float) -> Ceilings:
+        """With another measurement of the arithmetic: the higher of the two is the ceiling."""
+        return replace(self, gflops=max(self.gflops, gflops))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -32,25 +32,29 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     Speed-ups over torch are compared, not times: torch ran beside ours in both files, so a machine that is
     slower today is no regression.
     """
-    old = {(row["case"], row["part"], row["dtype"]): row["speedup"] for row in before["rows"]}
+    old = {key(row): row["speedup"] for row in before["rows"]}
     found = []
     for row in after["rows"]:
-        key = (row["case"], row["part"], row["dtype"])
-        if key in old:
-            a, b = old[key], row["speedup"]
+        if key(row) in old:
+            a, b = old[key(row)], row["speedup"]
             apart = b["high"] < a["low"] or b["low"] > a["high"]
-            found.append(Change(f"{row['case']}:{row['part']}", a["value"], b["value"], apart))
+            found.append(Change(name(row), a["value"], b["value"], apart))
     return found
+
+
+def key(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    return row["case"], row["part"], row["dtype"], row["layout"]
+
+
+def name(row: dict[str, Any]) -> str:
+    layout = "" if row["layout"] == "best" else f" {row['layout']}"
+    return f"{row['case']}:{row['part']}{layout}"
 
 
 def missing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Rows of the first file that the second does not have."""
-    new = {(row["case"], row["part"], row["dtype"]) for row in after["rows"]}
-    return [
-        f"{row['case']}:{row['part']}"
-        for row in before["rows"]
-        if (row["case"], row["part"], row["dtype"]) not in new
-    ]
+    new = {key(row) for row in after["rows"]}
+    return [name(row) for row in before["rows"] if key(row) not in new]
 
 
 def different_machine(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -60,10 +60,15 @@ def require_equal_training(entry: ModelEntry, layout: str, settings: Settings) -
             )
 
 
-def bench_model(name: str, settings: Settings) -> Row:
+def bench_model(name: str, settings: Settings) -> Iterator[Row]:
     """The training step of one model, in every wanted layout if the model has images inside."""
-    entry = MODELS[name]
     layouts = settings.layouts if name == "lenet" else ("contiguous",)
+    for group in [(layout,) for layout in layouts] if settings.each_layout else [layouts]:
+        yield time_step(MODELS[name], group, settings)
+
+
+def time_step(entry: ModelEntry, layouts: tuple[str, ...], settings: Settings) -> Row:
+    """Verified, then timed: one row."""
     providers = ("ours", "torch", "compiled") if settings.compiled else ("ours", "torch")
     names = [(provider, layout) for layout in layouts for provider in providers]
     for layout in layouts:
@@ -71,4 +76,6 @@ def bench_model(name: str, settings: Settings) -> Row:
     trainers = [Trainer(entry, provider, layout, settings) for provider, layout in names]
     samples = interleave(trainers, settings.clock, settings.effort)
     timings = [Timing(*one, seconds) for one, seconds in zip(names, samples, strict=True)]
-    return Row(f"model/{name}", "step", str(settings.dtype).removeprefix("torch."), timings, f"batch {BATCH}")
+    dtype = str(settings.dtype).removeprefix("torch.")
+    layout = "each" if settings.each_layout else "best"
+    return Row(f"model/{entry.name}", "step", dtype, timings, f"batch {BATCH}", layout)

@@ -12,9 +12,10 @@ from torch import Tensor
 from cisdl.bench.results import Row
 from cisdl.bench.timing import Clock, Effort, Timing, interleave
 from cisdl.bench.verify import require_agreement
-from cisdl_ops.cases import OPS, Case, Function
+from cisdl_ops.cases import OPS, Case, Function, Pass
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+HOPELESS = 4.0
 LIST_OF_PASS = {
     "forward": "",
     "grad_input": "_backward_input",
@@ -30,6 +31,7 @@ class Settings:
     device: torch.device
     dtype: torch.dtype
     layouts: tuple[str, ...]
+    each_layout: bool  # a row for every layout, instead of one for the best of each side
     forward: bool
     backward: bool
     compiled: bool
@@ -60,7 +62,9 @@ def providers(case: Case, settings: Settings) -> dict[str, Function]:
     op = OPS[case.op]
     functions = {"ours": op.ours, "torch": op.torch}
     if settings.compiled:
-        torch._functorch.config.donated_buffer = False  # the graph is kept
+        import torch._functorch.config as compiler_config
+
+        compiler_config.donated_buffer = False  # the graph is kept between calls
         torch._dynamo.reset()
         functions["compiled"] = torch.compile(op.torch, fullgraph=True)
     return functions
@@ -72,11 +76,14 @@ def bench_case(case: Case, settings: Settings) -> Iterator[Row]:
     for layout in layouts:
         require_agreement(case, settings.dtype, settings.device, LAYOUTS[layout])
     functions = providers(case, settings)
-    if settings.forward:
-        yield time_pass(case, settings, layouts, functions, "forward", (), 1)
+    parts = [Pass("forward", ())] if settings.forward else []
     if settings.backward:
-        for part in OPS[case.op].passes:
-            yield time_pass(case, settings, layouts, functions, part.name, part.wrt, part.work)
+        parts += [
+            part for part in OPS[case.op].passes if not ("first" in case.tags and part.wrt == ("input",))
+        ]
+    for part in parts:
+        for group in [[layout] for layout in layouts] if settings.each_layout else [layouts]:
+            yield time_pass(case, settings, group, functions, part)
 
 
 def time_pass(
@@ -84,30 +91,42 @@ def time_pass(
     settings: Settings,
     layouts: Sequence[str],
     functions: dict[str, Function],
-    part: str,
-    wrt: tuple[str, ...],
-    work: int,
+    part: Pass,
 ) -> Row:
-    make = backward_of if wrt else forward_of
+    make = backward_of if part.wrt else forward_of
     names, calls = [], []
     for layout in layouts:
         for provider, function in functions.items():
-            tensors = case.inputs(settings.dtype, settings.device, LAYOUTS[layout], requires_grad=wrt)
+            tensors = case.inputs(settings.dtype, settings.device, LAYOUTS[layout], requires_grad=part.wrt)
             names.append((provider, layout))
             calls.append(make(case, function, tensors))
+    names, calls = without_hopeless(names, calls, settings.clock)
     samples = interleave(calls, settings.clock, settings.effort)
     timings = [Timing(*name, seconds) for name, seconds in zip(names, samples, strict=True)]
     row = Row(
         case=case.id,
-        part=part,
+        part=part.name,
+        layout="each" if settings.each_layout else "best",
         dtype=str(settings.dtype).removeprefix("torch."),
         timings=timings,
         implementation="",
-        flops=case.flops(work),
-        bytes=case.bytes(settings.dtype.itemsize, work),
+        flops=case.flops(part.work),
+        bytes=case.bytes(settings.dtype.itemsize, part.work),
     )
     best = names.index(("ours", row.best("ours").layout))
-    return Row(**{**vars(row), "implementation": implementation_of(case, part, calls[best])})
+    return Row(**{**vars(row), "implementation": implementation_of(case, part.name, calls[best])})
+
+
+def without_hopeless(
+    names: list[tuple[str, str]], calls: list[Callable[[], Any]], clock: Clock
+) -> tuple[list[tuple[str, str]], list[Callable[[], Any]]]:
+    """Without the layouts in which a side is many times slower than in its other: they cannot be its best."""
+    once = [min(clock.seconds(call, 1), clock.seconds(call, 1)) for call in calls]
+    best: dict[str, float] = {}
+    for (provider, _), seconds in zip(names, once, strict=True):
+        best[provider] = min(seconds, best.get(provider, seconds))
+    kept = [i for i, (provider, _) in enumerate(names) if once[i] <= HOPELESS * best[provider]]
+    return [names[i] for i in kept], [calls[i] for i in kept]
 
 
 def implementation_of(case: Case, part: str, call: Callable[[], Any]) -> str:

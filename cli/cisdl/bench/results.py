@@ -29,12 +29,9 @@ class Row:
     dtype: str
     timings: list[Timing]
     implementation: str
+    layout: str = "best"  # or "each": this row is of one layout only, the same on both sides
     flops: int = 0
     bytes: int = 0
-
-    @property
-    def id(self) -> str:
-        return f"{self.case}:{self.part}"
 
     def best(self, provider: str) -> Timing:
         """The fastest layout of a provider."""
@@ -70,6 +67,7 @@ class Row:
             "part": self.part,
             "dtype": self.dtype,
             "implementation": self.implementation,
+            "layout": self.timings[0].layout if self.layout == "each" else "best",
             "ours_layout": self.best("ours").layout,
             "torch_layout": self.best("torch").layout,
             "ours_seconds": ours,

@@ -105,15 +105,20 @@ def losses_text(results: Results, most: int = 10) -> str:
     if not losses:
         return "losses: none"
     lines = [f"losses: {len(losses)} of {len(results.rows)}, the worst first"]
-    lines += [f"  {row.ratio.value:.2f}x  {row.case} {row.part}" for row in losses[:most]]
+    for row in losses[:most]:
+        layout = f" in {row.timings[0].layout}" if row.layout == "each" else ""
+        lines.append(f"  {row.ratio.value:.2f}x  {row.case} {row.part}{layout}")
     return "\n".join(lines)
 
 
 def notes(results: Results) -> str:
     """What the columns mean, once."""
     ceilings = results.ceilings
+    layouts = (
+        "each in its best layout" if results.options.get("layout") == "best" else "both in the same layout"
+    )
     lines = [
-        "speed-up: torch's time over ours, each in its best layout (cl: channels_last), median of rounds "
+        f"speed-up: torch's time over ours, {layouts} (cl: channels_last), median of rounds "
         "[99 % bootstrap interval]; even: the interval holds 1",
         f"ceiling: {ceilings.gflops:.0f} GF/s ({ceilings.gflops_source}), "
         f"{ceilings.gbytes[max(ceilings.gbytes)]:.0f} GB/s from memory, "
