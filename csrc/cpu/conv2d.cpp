@@ -13,6 +13,7 @@ template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
+    {"depthwise", conv2d_is_nhwc_depthwise<Conv2dForward<T>>, conv2d_depthwise_forward<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dForward<T>>, conv2d_nhwc_forward<T>},
     {"plain", conv2d_always<Conv2dForward<T>>, conv2d_plain_forward<T>},
 };
@@ -21,6 +22,7 @@ template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
+    {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardInput<T>>, conv2d_depthwise_backward_input<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardInput<T>>, conv2d_nhwc_backward_input<T>},
     {"plain", conv2d_always<Conv2dBackwardInput<T>>, conv2d_plain_backward_input<T>},
 };
@@ -29,6 +31,7 @@ template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},
+    {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardWeight<T>>, conv2d_depthwise_backward_weight<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardWeight<T>>, conv2d_nhwc_backward_weight<T>},
     {"plain", conv2d_always<Conv2dBackwardWeight<T>>, conv2d_plain_backward_weight<T>},
 };

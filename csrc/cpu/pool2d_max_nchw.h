@@ -275,7 +275,7 @@ CISDL_INLINE int64_t kernel_cells_per_stride(const Pool2dProblem& p) {
 template <class T>
 bool max_gather_nchw_applies(const MaxPool2dBackward<T>& a) {
   return a.layout == Layout::nchw && a.index == PoolIndex::window && a.p.stride_w <= 2 && a.p.out_w >= kWidth<T> &&
-         kernel_cells_per_stride(a.p) <= 9;
+         kernel_cells_per_stride(a.p) <= 4;
 }
 
 }  // namespace

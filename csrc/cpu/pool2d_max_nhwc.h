@@ -220,10 +220,10 @@ void max_backward_nhwc(const MaxPool2dBackward<T>& a, const Parallel& par) {
     max_backward_nhwc_as<T, int64_t>(a, par);
 }
 
-// Fewer channels than lanes are scattered instead.
+// Channels that fill less than two vectors are scattered instead.
 template <class T>
 bool max_gather_nhwc_applies(const MaxPool2dBackward<T>& a) {
-  return a.layout == Layout::nhwc && a.p.channels >= kWidth<T> && plane_fits_lanes(a.p);
+  return a.layout == Layout::nhwc && a.p.channels >= 2 * kWidth<T> && plane_fits_lanes(a.p);
 }
 
 template <class A>

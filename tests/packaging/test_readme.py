@@ -1,0 +1,42 @@
+"""The README's figures are those of the files that it names."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import cisdl_ops
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def to_markdown() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("to_markdown", ROOT / "benchmarks" / "to_markdown.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_benchmark_section_is_what_the_files_say(to_markdown: ModuleType) -> None:
+    assert to_markdown.section(to_markdown.named_files(README)) in README
+
+
+def test_pictures_exist() -> None:
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert pictures
+    assert [name for name in pictures if not (ROOT / name).is_file()] == []
+
+
+def test_implementations_are_listed() -> None:
+    """The table of ops names every implementation, in the order in which they are tried."""
+    for op in ("linear", "conv2d", "max_pool2d", "avg_pool2d", "lstm_cell"):
+        names = ", ".join(f"`{name}`" for name in cisdl_ops.implementations(op))
+        assert re.search(rf"^\| `{op}` \|.*\| {re.escape(names)} \|$", README, re.MULTILINE), op
