@@ -33,6 +33,13 @@ def verdicts(result: dict[str, Any], op: str, part: str) -> str:
     return " / ".join(str(found.count(kind)) for kind in ("win", "even", "loss"))
 
 
+def label(result: dict[str, Any]) -> str:
+    """What distinguishes a file from the next: its threads, and whether it holds only some of the cases."""
+    threads = result["environment"]["threads"]
+    some = ", some of the cases" if result["options"]["quick"] else ""
+    return f"{threads} thread{'s' if threads > 1 else ''}{some}"
+
+
 def losses(result: dict[str, Any]) -> list[str]:
     """The rows in which torch was faster, worst first."""
     rows = sorted((r for r in result["rows"] if r["verdict"] == "loss"), key=lambda r: r["speedup"]["value"])
@@ -44,13 +51,12 @@ def section(paths: list[Path]) -> str:
     results = [json.loads(path.read_text()) for path in paths]
     lines = [f"<!-- bench: {' '.join(str(p.relative_to(ROOT)) for p in paths)} -->"]
     environment = results[0]["environment"]
-    threads = [r["environment"]["threads"] for r in results]
     lines += [
         f"torch's time over ours on one {environment['processor']} ({environment['isa']}), float32, torch "
         f"{environment['torch']}, {environment['date'][:10]}; each side in the faster of contiguous and "
         "channels_last. Geometric means over the cases, and how many of them were won / even / lost.",
         "",
-        "| op, pass | " + " | ".join(f"{n} thread{'s' if n > 1 else ''}" for n in threads) + " |",
+        "| op, pass | " + " | ".join(map(label, results)) + " |",
         "|---" * (len(results) + 1) + "|",
     ]
     for op, part in geometric_means(results[0]):
@@ -60,11 +66,11 @@ def section(paths: list[Path]) -> str:
             cells.append("-" if mean is None else f"{mean:.2f}x ({verdicts(result, op, part)})")
         lines.append(f"| {op} {part.replace('_', ' ')} | " + " | ".join(cells) + " |")
     lines.append("")
-    for count, result in zip(threads, results, strict=True):
+    for result in results:
         lost = losses(result)
         shown = ", ".join(lost[:WORST]) or "none"
         more = f", and {len(lost) - WORST} more in the file" if len(lost) > WORST else ""
-        lines.append(f"Lost to torch on {count} thread{'s' if count > 1 else ''}: {shown}{more}.")
+        lines.append(f"Lost to torch ({label(result)}), worst first: {shown}{more}.")
         lines.append("")
     names = ", ".join(f"[{p.name}]({p.relative_to(ROOT)})" for p in paths)
     lines += [f"Every figure: {names}.", "<!-- end of bench -->"]
