@@ -27,7 +27,7 @@ $(DEPS): requirements.txt
 	@touch $@
 
 $(BUILT): $(DEPS) $(SOURCES) setup.py pyproject.toml
-	@echo "Compiling the kernels (a minute or two; CISDL_CUDA=0 leaves the CUDA ones out) ..."
+	@echo "Compiling the kernels (some minutes on 2 cores; CISDL_CUDA=0 leaves the CUDA ones out) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
@@ -42,12 +42,12 @@ lint: install  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+	@$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 
 format: install  ## rewrite Python and C++ in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CPP_FILES)
+	@$(BIN)/clang-format -i $(CPP_FILES)
 
 bench: install  ## our kernels against torch, as a table and JSON under benchmarks/
 	$(BIN)/cisdl bench --save
