@@ -23,6 +23,9 @@ constexpr const char* kOpNames[] = {"linear",
                                     "conv2d",
                                     "conv2d_backward_input",
                                     "conv2d_backward_weight",
+                                    "conv_transpose2d",
+                                    "conv_transpose2d_backward_input",
+                                    "conv_transpose2d_backward_weight",
                                     "max_pool2d",
                                     "max_pool2d_backward",
                                     "avg_pool2d",
@@ -167,10 +170,13 @@ std::vector<std::string> implementations(Op op) {
     case Op::linear_backward_weight:
       return names_of(linear_kernels().f32.backward_weight);
     case Op::conv2d:
+    case Op::conv_transpose2d_backward_input:
       return names_of(conv2d_kernels().f32.forward);
     case Op::conv2d_backward_input:
+    case Op::conv_transpose2d:
       return names_of(conv2d_kernels().f32.backward_input);
     case Op::conv2d_backward_weight:
+    case Op::conv_transpose2d_backward_weight:
       return names_of(conv2d_kernels().f32.backward_weight);
     case Op::max_pool2d:
       return names_of(pool2d_kernels().f32.max_forward);

@@ -1,5 +1,5 @@
-// What every op needs around its kernel: checks that name the argument, sizes that may be symbolic, threads,
-// the device, and the two gates into autograd.
+// What every op needs around its kernel: checks that name the argument, sizes that may be symbolic, threads and
+// the device. Derivatives are in autograd.h, float16 and bfloat16 in reduced_precision.h.
 //
 // An op is written once for three callers. `check_*` and the shape formulas are templates over the integer:
 // int64_t for real tensors, c10::SymInt for the Meta kernel, which torch.compile and FakeTensor run with
@@ -8,17 +8,15 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/SymInt.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -33,6 +31,9 @@ namespace cisdl::ops {
 
 using at::Tensor;
 using std::optional;
+using IntVector = c10::SmallVector<int64_t, 4>;
+
+inline IntVector owned(at::IntArrayRef v) { return {v.begin(), v.end()}; }
 
 inline Tensor or_undefined(const optional<Tensor>& t) { return t.value_or(Tensor()); }
 inline optional<Tensor> or_none(const Tensor& t) { return t.defined() ? optional<Tensor>(t) : std::nullopt; }
@@ -79,6 +80,11 @@ ImageSizes<I> image_sizes(const char* op, const char* name, c10::ArrayRef<I> s) 
   return {I(1), s[0], s[1], s[2], false};
 }
 
+// A tensor [channels] as one of y's shape, [N, C, H, W] or [C, H, W].
+inline Tensor spread_channels(const Tensor& channels, const Tensor& y) {
+  return channels.view({-1, 1, 1}).expand_as(y);
+}
+
 inline bool is_channels_last(const Tensor& t) {
   return t.dim() == 4 && t.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
 }
@@ -122,9 +128,12 @@ inline const char* dtype_name(at::ScalarType type) {
   }
 }
 
+inline bool is_reduced_precision(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
+
 inline void check_dtype(const char* op, const char* name, const Tensor& t) {
-  TORCH_CHECK(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble, op, ": ", name,
-              ": expected dtype float32 or float64, got ", dtype_name(t.scalar_type()));
+  const at::ScalarType type = t.scalar_type();
+  TORCH_CHECK(type == at::kFloat || type == at::kDouble || is_reduced_precision(type), op, ": ", name,
+              ": expected dtype float32, float64, bfloat16 or float16, got ", dtype_name(type));
 }
 
 // t must have the dtype and device of `like`.
@@ -142,10 +151,12 @@ void check_shape(const char* op, const char* name, const Tensor& t, c10::ArrayRe
   TORCH_CHECK(got.equals(expected), op, ": ", name, ": expected shape ", expected, ", got ", got);
 }
 
-// Two integers, each at least `least`: stride, dilation, kernel_size, padding.
+// Two integers, each at least `least`: stride, dilation, kernel_size, padding. The upper limit keeps the sums and
+// products of the shape formulas within int64.
 inline void check_pair(const char* op, const char* name, at::IntArrayRef v, int64_t least) {
-  TORCH_CHECK(v.size() == 2 && v[0] >= least && v[1] >= least, op, ": ", name,
-              ": expected two integers >= ", least, ", got ", v);
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  TORCH_CHECK(v.size() == 2 && std::min(v[0], v[1]) >= least && std::max(v[0], v[1]) <= kMost, op, ": ", name,
+              ": expected two integers from ", least, " to ", kMost, ", got ", v);
 }
 
 // ---------------------------------------------------------------------------------------------- running
@@ -199,31 +210,10 @@ T* mutable_or_null(const Tensor& t) {
   return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
 }
 
-// --------------------------------------------------------------------------------------------- autograd
-
-// Whether a call must be recorded: a gradient is wanted, or forward-mode AD is at work, which the recording
-// then refuses (unasked, it would get silent zeros).
-template <class... Ts>
-bool needs_autograd(const Ts&... tensors) {
-  const bool reverse = at::GradMode::is_enabled() && (... || (tensors.defined() && tensors.requires_grad()));
-  return reverse || (... || torch::autograd::isFwGradDefined(tensors));
-}
-
 // Typed handle of an op, looked up once.
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_op(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
-inline c10::SmallVector<int64_t, 4> saved_ints(torch::autograd::AutogradContext* ctx, const char* name) {
-  const auto list = ctx->saved_data[name].toIntVector();
-  return {list.begin(), list.end()};
-}
-
-// Whether an optional input's gradient is wanted; torch numbers only the inputs that are there, and `index` is
-// this one's number if so.
-inline bool needs_grad_if(torch::autograd::AutogradContext* ctx, const char* present, size_t index) {
-  return ctx->saved_data[present].toBool() && ctx->needs_input_grad(index);
 }
 
 }  // namespace cisdl::ops

@@ -2,7 +2,8 @@
 //
 // Padding is four numbers, top, bottom, left, right: padding='same' is asymmetric for even kernels. A tensor in
 // channels_last keeps that layout through the kernel and into the result, as in torch.
-#include "common.h"
+#include "bilinear.h"
+#include "reduced_precision.h"
 
 namespace cisdl::ops {
 namespace {
@@ -46,8 +47,10 @@ c10::SmallVector<I, 4> check_forward(const Tensor& input, const Tensor& weight, 
   check_like(op, "weight", weight, "input", input);
   check_pair(op, "stride", o.stride, 1);
   check_pair(op, "dilation", o.dilation, 1);
-  TORCH_CHECK(o.padding.size() == 4 && *std::min_element(o.padding.begin(), o.padding.end()) >= 0, op,
-              ": padding: expected integers >= 0 (top, bottom, left, right), got ", o.padding);
+  TORCH_CHECK(o.padding.size() == 4, op, ": padding: expected four integers (top, bottom, left, right), got ",
+              o.padding);
+  check_pair(op, "padding", o.padding.slice(0, 2), 0);
+  check_pair(op, "padding", o.padding.slice(2, 2), 0);
   const auto x = image_sizes<I>(op, "input", sizes_of<I>(input));
   const auto w = sizes_of<I>(weight);
   TORCH_CHECK(w.size() == 4 && w[2] >= 1 && w[3] >= 1, op,
@@ -145,42 +148,38 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   return grads;
 }
 
-class Conv2dFunction : public torch::autograd::Function<Conv2dFunction> {
- public:
-  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& input, const Tensor& weight,
-                        const optional<Tensor>& bias, Ints stride, Ints padding, Ints dilation, int64_t groups) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    ctx->save_for_backward({input, weight});
-    ctx->saved_data["has_bias"] = bias.has_value();
-    ctx->saved_data["stride"] = stride;
-    ctx->saved_data["padding"] = padding;
-    ctx->saved_data["dilation"] = dilation;
-    ctx->saved_data["groups"] = groups;
-    return forward_op().call(input, weight, bias, stride, padding, dilation, groups);
-  }
+struct Conv2d {
+  struct Options {
+    IntVector stride, padding, dilation;
+    int64_t groups = 1;
+  };
+  static constexpr const char* name = "Conv2d";
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 const torch::autograd::variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
-    const auto [grad_input, grad_weight, grad_bias] = backward_op().call(
-        grads[0], saved[0], saved[1], saved_ints(ctx, "stride"), saved_ints(ctx, "padding"),
-        saved_ints(ctx, "dilation"), ctx->saved_data["groups"].toInt(),
-        {ctx->needs_input_grad(0), ctx->needs_input_grad(1), needs_grad_if(ctx, "has_bias", 2)});
-    return {grad_input, grad_weight, grad_bias, {}, {}, {}, {}};
+  static Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b, const Options& o) {
+    return forward_op().call(x, w, or_none(b), o.stride, o.padding, o.dilation, o.groups);
   }
+  static Gradients backward(const Tensor& g, const Tensor& x, const Tensor& w, const Options& o,
+                            const Mask& mask) {
+    return backward_op().call(g, x, w, o.stride, o.padding, o.dilation, o.groups, mask);
+  }
+  static Tensor spread(const Tensor& b, const Tensor& y) { return spread_channels(b, y); }
 };
 
 Tensor forward_autograd(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias, Ints stride,
                         Ints padding, Ints dilation, int64_t groups) {
-  if (needs_autograd(input, weight, or_undefined(bias)))
-    return Conv2dFunction::apply(input, weight, bias, stride, padding, dilation, groups);
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  return forward_op().call(input, weight, bias, stride, padding, dilation, groups);
+  return bilinear_autograd<Conv2d>(input, weight, or_undefined(bias),
+                                   {owned(stride), owned(padding), owned(dilation), groups});
+}
+
+Gradients backward_autograd(const Tensor& grad_output, const Tensor& input, const Tensor& weight, Ints stride,
+                            Ints padding, Ints dilation, int64_t groups, std::array<bool, 3> mask) {
+  return bilinear_backward_autograd<Conv2d>(
+      grad_output, input, weight, {owned(stride), owned(padding), owned(dilation), groups}, mask);
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("conv2d", forward);
-  m.impl("conv2d_backward", backward);
+  m.impl("conv2d", InFloat32<forward>::call);
+  m.impl("conv2d_backward", InFloat32<backward>::call);
 }
 
 }  // namespace
@@ -206,7 +205,7 @@ TORCH_LIBRARY_IMPL(cisdl, Meta, m) {
 
 TORCH_LIBRARY_IMPL(cisdl, Autograd, m) {
   m.impl("conv2d", forward_autograd);
-  m.impl("conv2d_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("conv2d_backward", backward_autograd);
 }
 
 }  // namespace cisdl::ops

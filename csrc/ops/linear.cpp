@@ -1,5 +1,6 @@
 // cisdl::linear and its gradient: y = x W^T + b over the last dimension of x.
-#include "common.h"
+#include "bilinear.h"
+#include "reduced_precision.h"
 
 namespace cisdl::ops {
 namespace {
@@ -101,35 +102,31 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   return grads;
 }
 
-class LinearFunction : public torch::autograd::Function<LinearFunction> {
- public:
-  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& input, const Tensor& weight,
-                        const optional<Tensor>& bias) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    ctx->save_for_backward({input, weight});
-    ctx->saved_data["has_bias"] = bias.has_value();
-    return forward_op().call(input, weight, bias);
-  }
+struct Linear {
+  struct Options {};
+  static constexpr const char* name = "Linear";
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 const torch::autograd::variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
-    const auto [grad_input, grad_weight, grad_bias] = backward_op().call(
-        grads[0], saved[0], saved[1],
-        {ctx->needs_input_grad(0), ctx->needs_input_grad(1), needs_grad_if(ctx, "has_bias", 2)});
-    return {grad_input, grad_weight, grad_bias};
+  static Tensor forward(const Tensor& x, const Tensor& w, const Tensor& b, const Options&) {
+    return forward_op().call(x, w, or_none(b));
   }
+  static Gradients backward(const Tensor& g, const Tensor& x, const Tensor& w, const Options&, const Mask& mask) {
+    return backward_op().call(g, x, w, mask);
+  }
+  static Tensor spread(const Tensor& b, const Tensor& y) { return b.expand_as(y); }
 };
 
 Tensor forward_autograd(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias) {
-  if (needs_autograd(input, weight, or_undefined(bias))) return LinearFunction::apply(input, weight, bias);
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  return forward_op().call(input, weight, bias);
+  return bilinear_autograd<Linear>(input, weight, or_undefined(bias), {});
+}
+
+Gradients backward_autograd(const Tensor& grad_output, const Tensor& input, const Tensor& weight,
+                            std::array<bool, 3> mask) {
+  return bilinear_backward_autograd<Linear>(grad_output, input, weight, {}, mask);
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("linear", forward);
-  m.impl("linear_backward", backward);
+  m.impl("linear", InFloat32<forward>::call);
+  m.impl("linear_backward", InFloat32<backward>::call);
 }
 
 }  // namespace
@@ -151,7 +148,7 @@ TORCH_LIBRARY_IMPL(cisdl, Meta, m) {
 
 TORCH_LIBRARY_IMPL(cisdl, Autograd, m) {
   m.impl("linear", forward_autograd);
-  m.impl("linear_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("linear_backward", backward_autograd);
 }
 
 }  // namespace cisdl::ops
