@@ -82,6 +82,12 @@ inline void set_tangent(const Tensor& of, const Tensor& tangent) {
   if (of.defined() && tangent.defined()) of._set_fw_grad(tangent, /*level=*/0, /*is_inplace_op=*/false);
 }
 
+// Whether a call needs more than its plain kernel: a gradient or a tangent is wanted.
+template <class... Ts>
+bool needs_autograd(const Ts&... tensors) {
+  return torch::autograd::compute_requires_grad(tensors...) || (... || has_tangent(tensors));
+}
+
 // a + b, where an undefined tensor is zero.
 inline Tensor plus(const Tensor& a, const Tensor& b) {
   if (!a.defined()) return b;

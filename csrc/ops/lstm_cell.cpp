@@ -1,5 +1,10 @@
 // cisdl::lstm_cell and its gradient. Training keeps the activated gates; inference never stores them.
-#include "common.h"
+#include <ATen/ops/mul.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/tanh.h>
+
+#include "formula.h"
+#include "reduced_precision.h"
 
 namespace cisdl::ops {
 namespace {
@@ -185,32 +190,35 @@ Grads backward(const optional<Tensor>& grad_h_arg, const optional<Tensor>& grad_
   return grads;
 }
 
-class LstmCellFunction : public torch::autograd::Function<LstmCellFunction> {
+// h, c and the activated gates from ops that have every derivative.
+Variables formula(const Variables& in) {
+  const auto [x, hx, cx, w_ih, w_hh, b_ih, b_hh] = std::tie(in[0], in[1], in[2], in[3], in[4], in[5], in[6]);
+  const Tensor a = at::add(linear_of(x, w_ih, b_ih), linear_of(hx, w_hh, b_hh));
+  const std::vector<Tensor> parts = a.chunk(4, -1);
+  const Tensor i = at::sigmoid(parts[0]), f = at::sigmoid(parts[1]), g = at::tanh(parts[2]);
+  const Tensor o = at::sigmoid(parts[3]);
+  const Tensor c = at::add(at::mul(f, cx), at::mul(i, g));
+  return {at::mul(o, at::tanh(c)), c, at::cat({i, f, g, o}, -1)};
+}
+
+class LstmCellBackward : public BackwardNode<9> {
  public:
-  using Variables = torch::autograd::variable_list;
+  std::string name() const override { return "CisdlLstmCellBackward"; }
 
-  static Variables forward(torch::autograd::AutogradContext* ctx, const Tensor& input, const Tensor& hx,
-                           const Tensor& cx, const Tensor& w_ih, const Tensor& w_hh, const optional<Tensor>& b_ih,
-                           const optional<Tensor>& b_hh) {
-    const at::AutoDispatchBelowADInplaceOrView guard;
-    const auto [h, c, gates] = training_op().call(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
-    ctx->saved_data["has_b_ih"] = b_ih.has_value();
-    ctx->saved_data["has_b_hh"] = b_hh.has_value();
-    ctx->save_for_backward({input, hx, cx, w_ih, w_hh, c, gates});
-    ctx->mark_non_differentiable({gates});
-    ctx->set_materialize_grads(false);
-    return {h, c, gates};
-  }
-
-  static Variables backward(torch::autograd::AutogradContext* ctx, const Variables& grads) {
-    if (!grads[0].defined() && !grads[1].defined()) return Variables(7);
-    const auto s = ctx->get_saved_variables();
+ protected:
+  // Saved are the seven inputs, c and the gates.
+  Variables gradients(const Variables& grads) override {
+    Variables in(7);
+    for (size_t i = 0; i < 7; ++i) in[i] = saved(i);
+    if (at::GradMode::is_enabled()) {
+      std::vector<bool> mask(7);
+      for (size_t i = 0; i < 7; ++i) mask[i] = wanted(i);
+      return gradients_by_formula(formula, in, grads, mask);
+    }
     std::array<bool, 7> mask;
-    for (size_t i = 0; i < 5; ++i) mask[i] = ctx->needs_input_grad(i);
-    mask[5] = needs_grad_if(ctx, "has_b_ih", 5);
-    mask[6] = needs_grad_if(ctx, "has_b_hh", ctx->saved_data["has_b_ih"].toBool() ? 6 : 5);
-    const auto [x, hx, cx, w_ih, w_hh, b_ih, b_hh] =
-        backward_op().call(or_none(grads[0]), or_none(grads[1]), s[0], s[1], s[2], s[3], s[4], s[5], s[6], mask);
+    for (size_t i = 0; i < 7; ++i) mask[i] = wanted(i) && in[i].defined();
+    const auto [x, hx, cx, w_ih, w_hh, b_ih, b_hh] = backward_op().call(
+        or_none(grads[0]), or_none(grads[1]), in[0], in[1], in[2], in[3], in[4], saved_output(7), saved(8), mask);
     return {x, hx, cx, w_ih, w_hh, b_ih, b_hh};
   }
 };
@@ -218,29 +226,55 @@ class LstmCellFunction : public torch::autograd::Function<LstmCellFunction> {
 std::tuple<Tensor, Tensor, Tensor> training_autograd(const Tensor& input, const Tensor& hx, const Tensor& cx,
                                                      const Tensor& w_ih, const Tensor& w_hh,
                                                      const optional<Tensor>& b_ih, const optional<Tensor>& b_hh) {
-  if (needs_autograd(input, hx, cx, w_ih, w_hh, or_undefined(b_ih), or_undefined(b_hh))) {
-    const auto outputs = LstmCellFunction::apply(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
-    return {outputs[0], outputs[1], outputs[2]};
+  const Variables in{input, hx, cx, w_ih, w_hh, or_undefined(b_ih), or_undefined(b_hh)};
+  if (std::any_of(in.begin(), in.end(), has_tangent)) {
+    const Variables out = formula(in);
+    return {out[0], out[1], out[2]};
   }
-  const at::AutoDispatchBelowADInplaceOrView guard;
-  return training_op().call(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
+  const auto node = record<LstmCellBackward>(in[0], in[1], in[2], in[3], in[4], in[5], in[6]);
+  const auto result = [&] {
+    const Guard guard;
+    return training_op().call(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
+  }();
+  if (node) {
+    const auto& [h, c, gates] = result;
+    set_history({h, c}, node);
+    for (size_t i = 0; i < 7; ++i) node->save(i, in[i]);
+    node->save_output(7, c);
+    node->save(8, gates);
+  }
+  return result;
 }
 
 std::tuple<Tensor, Tensor> inference_autograd(const Tensor& input, const Tensor& hx, const Tensor& cx,
                                               const Tensor& w_ih, const Tensor& w_hh, const optional<Tensor>& b_ih,
                                               const optional<Tensor>& b_hh) {
   if (needs_autograd(input, hx, cx, w_ih, w_hh, or_undefined(b_ih), or_undefined(b_hh))) {
-    const auto outputs = LstmCellFunction::apply(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
-    return {outputs[0], outputs[1]};
+    const auto [h, c, gates] = training_autograd(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
+    return {h, c};
   }
-  const at::AutoDispatchBelowADInplaceOrView guard;
+  const Guard guard;
   return inference_op().call(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
 }
 
+std::tuple<Tensor, Tensor, Tensor> training_batched(const Tensor& input, const Tensor& hx, const Tensor& cx,
+                                                    const Tensor& w_ih, const Tensor& w_hh,
+                                                    const optional<Tensor>& b_ih, const optional<Tensor>& b_hh) {
+  const Variables out = formula({input, hx, cx, w_ih, w_hh, or_undefined(b_ih), or_undefined(b_hh)});
+  return {out[0], out[1], out[2]};
+}
+
+std::tuple<Tensor, Tensor> inference_batched(const Tensor& input, const Tensor& hx, const Tensor& cx,
+                                             const Tensor& w_ih, const Tensor& w_hh, const optional<Tensor>& b_ih,
+                                             const optional<Tensor>& b_hh) {
+  const auto [h, c, gates] = training_batched(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
+  return {h, c};
+}
+
 void register_kernels(torch::Library& m) {
-  m.impl("lstm_cell", inference);
-  m.impl("lstm_cell_training", training);
-  m.impl("lstm_cell_backward", backward);
+  m.impl("lstm_cell", InFloat32<inference>::call);
+  m.impl("lstm_cell_training", InFloat32<training>::call);
+  m.impl("lstm_cell_backward", InFloat32<backward>::call);
 }
 
 }  // namespace
@@ -269,6 +303,11 @@ TORCH_LIBRARY_IMPL(cisdl, Autograd, m) {
   m.impl("lstm_cell", inference_autograd);
   m.impl("lstm_cell_training", training_autograd);
   m.impl("lstm_cell_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+TORCH_LIBRARY_IMPL(cisdl, FuncTorchBatched, m) {
+  m.impl("lstm_cell", inference_batched);
+  m.impl("lstm_cell_training", training_batched);
 }
 
 }  // namespace cisdl::ops
