@@ -12,6 +12,16 @@ def conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor: ...
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    groups: int,
+    dilation: Sequence[int],
+) -> Tensor: ...
 def max_pool2d(
     input: Tensor,
     kernel_size: Sequence[int],

@@ -15,7 +15,7 @@ from cisdl_ops._info import (
     op_names,
 )
 from cisdl_ops.accelerate import accelerate
-from cisdl_ops.functional import avg_pool2d, conv2d, linear, lstm_cell, max_pool2d
+from cisdl_ops.functional import avg_pool2d, conv2d, conv_transpose2d, linear, lstm_cell, max_pool2d
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ __all__ = [
     "avg_pool2d",
     "build_info",
     "conv2d",
+    "conv_transpose2d",
     "force_implementation",
     "implementations",
     "last_implementation",

@@ -151,6 +151,10 @@ def _conv2d_flops(case: Case) -> int:
     return 2 * prod(case.output_shapes()[0]) * prod(case.shapes["weight"][1:])
 
 
+def _conv_transpose2d_flops(case: Case) -> int:
+    return 2 * prod(case.shapes["input"]) * prod(case.shapes["weight"][1:])
+
+
 def _pool_flops(case: Case) -> int:
     kernel = case.kwargs["kernel_size"]
     return prod(case.output_shapes()[0]) * (kernel * kernel if isinstance(kernel, int) else prod(kernel))
@@ -183,6 +187,14 @@ OPS: dict[str, Op] = {
             reference.conv2d,
             _SEPARATE,
             _conv2d_flops,
+        ),
+        Op(
+            "conv_transpose2d",
+            ("input", "weight", "bias"),
+            torch.nn.functional.conv_transpose2d,
+            reference.conv_transpose2d,
+            _SEPARATE,
+            _conv_transpose2d_flops,
         ),
         Op(
             "max_pool2d",
@@ -225,6 +237,15 @@ def _linear(tags: str, name: str, x: Shape, out: int, bias: bool = True) -> Case
 def _conv(tags: str, name: str, x: Shape, weight: Shape, bias: bool = True, **kwargs: Any) -> Case:
     shapes: dict[str, Shape] = {"input": x, "weight": weight}
     return Case("conv2d", name, shapes | ({"bias": weight[:1]} if bias else {}), kwargs, _tags(tags))
+
+
+def _conv_transpose(
+    tags: str, name: str, x: Shape, weight: Shape, bias: bool = True, **kwargs: Any
+) -> Case:
+    shapes: dict[str, Shape] = {"input": x, "weight": weight}
+    channels = weight[1] * kwargs.get("groups", 1)
+    shapes |= {"bias": (channels,)} if bias else {}
+    return Case("conv_transpose2d", name, shapes, kwargs, _tags(tags))
 
 
 def _pool(
@@ -368,6 +389,51 @@ def _conv2d_cases() -> Iterator[Case]:
     yield _conv("bench first", "stem_7x7_s2_224_b4", (4, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3)
 
 
+def _conv_transpose2d_cases() -> Iterator[Case]:
+    test = "test"
+    for n in _EDGES:
+        yield _conv_transpose(test, f"width_{n}", (2, 3, 5, n), (3, 4, 3, 3), padding=1)
+        yield _conv_transpose(test, f"out_channels_{n}", (2, 4, 4, 5), (4, n, 3, 3), padding=1, stride=2)
+        yield _conv_transpose(test, f"in_channels_{n}", (2, n, 4, 4), (n, 6, 2, 3))
+    yield _conv_transpose(test, "no_bias", (2, 3, 6, 5), (3, 5, 3, 3), bias=False)
+    yield _conv_transpose(test, "unbatched", (3, 5, 6), (3, 5, 3, 3), stride=2, padding=1)
+    yield _conv_transpose(test, "batch_0", (0, 3, 5, 5), (3, 4, 3, 3))
+    yield _conv_transpose(test, "single_pixel", (2, 5, 1, 1), (5, 7, 4, 4))
+    yield _conv_transpose(test, "one_by_one", (2, 19, 7, 9), (19, 17, 1, 1))
+    yield _conv_transpose(test, "stride_pair", (2, 3, 5, 6), (3, 5, 3, 3), stride=(3, 2), padding=(1, 0))
+    yield _conv_transpose(test, "stride_over_kernel", (2, 3, 4, 3), (3, 4, 2, 2), stride=4)
+    yield _conv_transpose(
+        test, "output_padding", (2, 3, 5, 4), (3, 4, 3, 3), stride=2, padding=1, output_padding=1
+    )
+    yield _conv_transpose(
+        test, "output_padding_pair", (2, 3, 5, 4), (3, 4, 3, 4), stride=(3, 2), output_padding=(2, 0)
+    )
+    yield _conv_transpose(
+        test, "output_padding_over_stride", (2, 3, 5, 4), (3, 4, 3, 3), dilation=3, output_padding=2
+    )
+    yield _conv_transpose(test, "padding_cuts_most", (2, 3, 4, 5), (3, 4, 3, 3), padding=2)
+    yield _conv_transpose(test, "padding_over_kernel", (2, 3, 9, 9), (3, 4, 2, 3), padding=3)
+    yield _conv_transpose(test, "dilation_pair", (1, 2, 6, 5), (2, 3, 3, 2), dilation=(2, 3), stride=(1, 2))
+    yield _conv_transpose(test, "groups_2", (2, 6, 5, 6), (6, 4, 3, 3), groups=2, padding=1)
+    yield _conv_transpose(test, "depthwise", (2, 17, 6, 5), (17, 1, 4, 4), groups=17, stride=2, padding=1)
+    yield _conv_transpose(
+        test, "depthwise_multiplier", (1, 4, 5, 5), (4, 3, 3, 3), groups=4, stride=2, output_padding=1
+    )
+    yield _conv_transpose(test, "dcgan_like", (2, 33, 7, 7), (33, 17, 4, 4), stride=2, padding=1)
+
+    yield _conv_transpose("grad", "grad", (2, 2, 3, 4), (2, 3, 3, 3), padding=1)
+    yield _conv_transpose(
+        "grad", "grad_strided", (1, 2, 3, 3), (2, 2, 3, 2), stride=2, output_padding=1, bias=False
+    )
+    yield _conv_transpose("grad", "grad_dilated_groups", (1, 4, 3, 4), (4, 2, 2, 2), dilation=2, groups=2)
+
+    yield _conv_transpose(
+        "bench quick", "dcgan_256_7_b64", (64, 256, 7, 7), (256, 128, 4, 4), stride=2, padding=1
+    )
+    yield _conv_transpose("bench", "dcgan_128_14_b64", (64, 128, 14, 14), (128, 64, 4, 4), stride=2, padding=1)
+    yield _conv_transpose("bench", "unet_2x2_128_28_b8", (8, 128, 28, 28), (128, 64, 2, 2), stride=2)
+
+
 def _shared_pool_cases(op: str) -> Iterator[Case]:
     test = "test"
     for n in _EDGES:
@@ -466,6 +532,7 @@ def _lstm_cell_cases() -> Iterator[Case]:
 CASES: tuple[Case, ...] = (
     *_linear_cases(),
     *_conv2d_cases(),
+    *_conv_transpose2d_cases(),
     *_pool_cases(),
     *_lstm_cell_cases(),
 )

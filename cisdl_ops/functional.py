@@ -90,6 +90,47 @@ def conv2d(
     return _C.conv2d(input, weight, bias, strides, padding4, dilations, groups)
 
 
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    output_padding: IntOrPair = 0,
+    groups: int = 1,
+    dilation: IntOrPair = 1,
+) -> Tensor:
+    """Transposed 2-D convolution (Zeiler et al. 2010); see ``torch.nn.functional.conv_transpose2d``.
+
+    The gradient of :func:`conv2d` with respect to its input, as an op: input pixel ``(p, q)`` adds
+    ``x[n,c,p,q] w[c,k,r,s]`` to output pixel ``(p*stride - padding + r*dilation, ...)``.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
+        weight: ``[C, K/groups, R, S]``.
+        bias: ``[K]``, or None.
+        stride, dilation: integer or pair (height, width).
+        padding: integer or pair; so many rows and columns are cut off each side of the output.
+        output_padding: integer or pair, less than stride or dilation; so many are added at the bottom and right.
+        groups: divides C and K.
+
+    Returns:
+        ``[N, K, P, Q]`` with ``P = (H-1)*stride - 2*padding + dilation*(R-1) + output_padding + 1``, or
+        ``[K, P, Q]``.
+    """
+    options = (
+        _pair("conv_transpose2d", "stride", stride),
+        _pair("conv_transpose2d", "padding", padding),
+        _pair("conv_transpose2d", "output_padding", output_padding),
+        groups,
+        _pair("conv_transpose2d", "dilation", dilation),
+    )
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.cisdl.conv_transpose2d(input, weight, bias, *options)
+        return result
+    return _C.conv_transpose2d(input, weight, bias, *options)
+
+
 def _named_padding(padding: str, weight: Tensor, stride: list[int], dilation: list[int]) -> list[int]:
     """Top, bottom, left, right of ``"same"`` and ``"valid"``."""
     if padding == "valid":

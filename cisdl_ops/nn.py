@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cisdl_ops import functional
 
-__all__ = ["AvgPool2d", "Conv2d", "LSTMCell", "Linear", "MaxPool2d"]
+__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "LSTMCell", "Linear", "MaxPool2d"]
 
 
 class Linear(torch.nn.Linear):
@@ -29,6 +29,31 @@ class Conv2d(torch.nn.Conv2d):
             input = torch.nn.functional.pad(input, sides, mode=self.padding_mode)
             padding = 0
         return functional.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+class ConvTranspose2d(torch.nn.ConvTranspose2d):
+    """Transposed 2-D convolution; see ``torch.nn.ConvTranspose2d``, ``output_size`` included."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        output_padding = self._output_padding(
+            input,
+            output_size,
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.kernel_size,  # type: ignore[arg-type]
+            2,
+            self.dilation,  # type: ignore[arg-type]
+        )
+        return functional.conv_transpose2d(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,  # type: ignore[arg-type]
+            output_padding,
+            self.groups,
+            self.dilation,
+        )
 
 
 class MaxPool2d(torch.nn.MaxPool2d):

@@ -91,6 +91,47 @@ def conv2d(
     return result if bias is None else result + bias[:, None, None]
 
 
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+) -> Tensor:
+    """y[n, k, p*sh - ph + r*dh, q*sw - pw + s*dw] += x[n,c,p,q] * weight[c,k,r,s]; then bias[k] is added.
+
+    k and c belong to the same group: k // (K/G) == c // (C/G).
+    input [N, C, H, W] or [C, H, W], weight [C, K/G, R, S], bias [K] or None -> [N, K, OH, OW] or [K, OH, OW],
+    OH = (H - 1) * sh - 2 * ph + dh * (R - 1) + output_padding + 1.
+    """
+    if input.dim() == 3:
+        batch = input.unsqueeze(0)
+        options = (stride, padding, output_padding, groups, dilation)
+        return conv_transpose2d(batch, weight, bias, *options).squeeze(0)
+    (sh, sw), (dh, dw), (ph, pw) = _pair(stride), _pair(dilation), _pair(padding)
+    extra_h, extra_w = _pair(output_padding)
+    batch_size, channels, height, width = input.shape
+    _, group_out, kernel_h, kernel_w = weight.shape
+    # The canvas has the padding that is cut off at the end, and room for every tap.
+    canvas_h = (height - 1) * sh + dh * (kernel_h - 1) + extra_h + 1
+    canvas_w = (width - 1) * sw + dw * (kernel_w - 1) + extra_w + 1
+    canvas = input.new_zeros(batch_size, groups, group_out, canvas_h, canvas_w)
+    images = input.view(batch_size, groups, channels // groups, 1, height, width)
+    taps = weight.view(groups, channels // groups, group_out, kernel_h, kernel_w)
+    for r in range(kernel_h):
+        for s in range(kernel_w):
+            sums = (images * taps[:, :, :, r, s, None, None]).sum(2)
+            below, right = canvas_h - r * dh, canvas_w - s * dw
+            spread = input.new_zeros(batch_size, groups, group_out, below, right)
+            spread[..., : (height - 1) * sh + 1 : sh, : (width - 1) * sw + 1 : sw] = sums
+            canvas = canvas + torch.nn.functional.pad(spread, (s * dw, 0, r * dh, 0))
+    result = canvas.flatten(1, 2)[..., ph : canvas_h - ph, pw : canvas_w - pw]
+    return result if bias is None else result + bias[:, None, None]
+
+
 def pool_output_size(
     size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
 ) -> int:

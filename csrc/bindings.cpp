@@ -39,6 +39,14 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptTensor& bias, 
   return op.call(input, weight, bias, stride, padding, dilation, groups);
 }
 
+Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const OptTensor& bias, const Ints& stride,
+                        const Ints& padding, const Ints& output_padding, int64_t groups, const Ints& dilation) {
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, const OptTensor&, at::IntArrayRef, at::IntArrayRef,
+                     at::IntArrayRef, int64_t, at::IntArrayRef)>("cisdl::conv_transpose2d");
+  return op.call(input, weight, bias, stride, padding, output_padding, groups, dilation);
+}
+
 Tensor max_pool2d(const Tensor& input, const Ints& kernel_size, const Ints& stride, const Ints& padding,
                   const Ints& dilation, bool ceil_mode) {
   static const auto op =
@@ -105,6 +113,7 @@ PYBIND11_MODULE(_C, m) {
 
   m.def("linear", linear, Release());
   m.def("conv2d", conv2d, Release());
+  m.def("conv_transpose2d", conv_transpose2d, Release());
   m.def("max_pool2d", max_pool2d, Release());
   m.def("max_pool2d_with_indices", max_pool2d_with_indices, Release());
   m.def("avg_pool2d", avg_pool2d, Release());

@@ -70,6 +70,24 @@ def _conv2d(dtype: torch.dtype, grad: bool) -> list[Sample]:
     ]
 
 
+def _conv_transpose2d(dtype: torch.dtype, grad: bool) -> list[Sample]:
+    x, w, b = (
+        _t(2, 4, 3, 5, dtype=dtype, grad=grad),
+        _t(4, 3, 3, 2, dtype=dtype, grad=grad),
+        _t(6, dtype=dtype, grad=grad),
+    )
+    options = {"stride": [2, 1], "padding": [1, 0], "output_padding": [1, 0], "groups": 2, "dilation": [1, 2]}
+    g = _t(2, 6, 6, 7, dtype=dtype)
+    backward = {"grad_output": g, "input": x.detach(), "weight": w.detach()} | options
+    last = x.detach().to(memory_format=torch.channels_last).requires_grad_(grad)
+    return [
+        Sample("conv_transpose2d", {"input": x, "weight": w, "bias": b} | options),
+        Sample("conv_transpose2d", {"input": last, "weight": w, "bias": None} | options),
+        Sample("conv_transpose2d_backward", backward | {"output_mask": [True, True, True]}),
+        Sample("conv_transpose2d_backward", backward | {"output_mask": [True, False, False]}),
+    ]
+
+
 def _pool(dtype: torch.dtype, grad: bool) -> list[Sample]:
     x = _t(2, 3, 7, 8, dtype=dtype, grad=grad)
     window = {"kernel_size": [3, 2], "stride": [2, 2], "padding": [1, 0]}
@@ -146,4 +164,4 @@ def _lstm_cell(dtype: torch.dtype, grad: bool) -> list[Sample]:
 
 def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Sample]:
     """At least one call of every operator."""
-    return [*_linear(dtype, grad), *_conv2d(dtype, grad), *_pool(dtype, grad), *_lstm_cell(dtype, grad)]
+    return [*_linear(dtype, grad), *_conv2d(dtype, grad), *_conv_transpose2d(dtype, grad), *_pool(dtype, grad), *_lstm_cell(dtype, grad)]

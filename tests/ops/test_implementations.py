@@ -20,6 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 LISTS = {
     "linear": ("linear", "linear_backward_input", "linear_backward_weight"),
     "conv2d": ("conv2d", "conv2d_backward_input", "conv2d_backward_weight"),
+    "conv_transpose2d": (
+        "conv_transpose2d",
+        "conv_transpose2d_backward_input",
+        "conv_transpose2d_backward_weight",
+    ),
     "max_pool2d": ("max_pool2d", "max_pool2d_backward"),
     "avg_pool2d": ("avg_pool2d", "avg_pool2d_backward"),
     "lstm_cell": ("lstm_cell", "lstm_cell_backward"),
