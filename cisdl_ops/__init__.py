@@ -6,6 +6,7 @@ The functions have the signatures and semantics of ``torch.nn.functional``; ``ci
 """
 
 from cisdl_ops import _load as _load  # first: refuses a build made for another torch
+from cisdl_ops import _vmap as _vmap
 from cisdl_ops import nn as nn
 from cisdl_ops._info import (
     build_info,

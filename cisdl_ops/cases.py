@@ -239,9 +239,7 @@ def _conv(tags: str, name: str, x: Shape, weight: Shape, bias: bool = True, **kw
     return Case("conv2d", name, shapes | ({"bias": weight[:1]} if bias else {}), kwargs, _tags(tags))
 
 
-def _conv_transpose(
-    tags: str, name: str, x: Shape, weight: Shape, bias: bool = True, **kwargs: Any
-) -> Case:
+def _conv_transpose(tags: str, name: str, x: Shape, weight: Shape, bias: bool = True, **kwargs: Any) -> Case:
     shapes: dict[str, Shape] = {"input": x, "weight": weight}
     channels = weight[1] * kwargs.get("groups", 1)
     shapes |= {"bias": (channels,)} if bias else {}
@@ -430,7 +428,9 @@ def _conv_transpose2d_cases() -> Iterator[Case]:
     yield _conv_transpose(
         "bench quick", "dcgan_256_7_b64", (64, 256, 7, 7), (256, 128, 4, 4), stride=2, padding=1
     )
-    yield _conv_transpose("bench", "dcgan_128_14_b64", (64, 128, 14, 14), (128, 64, 4, 4), stride=2, padding=1)
+    yield _conv_transpose(
+        "bench", "dcgan_128_14_b64", (64, 128, 14, 14), (128, 64, 4, 4), stride=2, padding=1
+    )
     yield _conv_transpose("bench", "unet_2x2_128_28_b8", (8, 128, 28, 28), (128, 64, 2, 2), stride=2)
 
 

@@ -111,7 +111,8 @@ def conv_transpose2d(
         bias: ``[K]``, or None.
         stride, dilation: integer or pair (height, width).
         padding: integer or pair; so many rows and columns are cut off each side of the output.
-        output_padding: integer or pair, less than stride or dilation; so many are added at the bottom and right.
+        output_padding: integer or pair, less than stride or dilation; so many rows and columns are added at
+            the bottom and right.
         groups: divides C and K.
 
     Returns:

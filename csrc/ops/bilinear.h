@@ -2,8 +2,8 @@
 // conv_transpose2d.
 //
 // Such an op has a backward op (grad_x, grad_w, grad_b) = (X(g, w), W(g, x), S(g)), and B, X, W are one trilinear
-// form seen from its three sides:  <g, B(x, w)> = <X(g, w), x> = <W(g, x), w>. So each derivative, of any order and
-// in either mode, is a call of the same two ops on other tensors:
+// form seen from its three sides:  <g, B(x, w)> = <X(g, w), x> = <W(g, x), w>. So each derivative, of any order
+// and in either mode, is a call of the same two ops on other tensors:
 //   the backward op's own gradient, for incoming (gx, gw, gb):
 //     of g: B(gx, w) + B(x, gw) + gb        of x: X(g, gw)        of w: W(g, gx)
 //   tangents (a dot marks them):  y. = B(x., w) + B(x, w.) + b.   and the product rule for X, W and S
@@ -44,8 +44,7 @@ class BilinearBackward : public BackwardNode<2> {
 
  protected:
   Variables gradients(const Variables& grads) override {
-    const auto [x, w, b] =
-        Op::backward(grads[0], saved(0), saved(1), options, {wanted(0), wanted(1), wanted(2)});
+    const auto [x, w, b] = Op::backward(grads[0], saved(0), saved(1), options, {wanted(0), wanted(1), wanted(2)});
     return {x, w, b};
   }
 };
@@ -63,10 +62,8 @@ class BilinearDoubleBackward : public BackwardNode<3> {
     const Tensor &gx = grads[0], &gw = grads[1], &gb = grads[2];
     Variables result(3);
     if (wanted(0)) result[0] = bilinear_change<Op>(x, w, gx, gw, gb, g, options);
-    if (wanted(1) && gw.defined())
-      result[1] = std::get<0>(Op::backward(g, x, gw, options, {true, false, false}));
-    if (wanted(2) && gx.defined())
-      result[2] = std::get<1>(Op::backward(g, gx, w, options, {false, true, false}));
+    if (wanted(1) && gw.defined()) result[1] = std::get<0>(Op::backward(g, x, gw, options, {true, false, false}));
+    if (wanted(2) && gx.defined()) result[2] = std::get<1>(Op::backward(g, gx, w, options, {false, true, false}));
     return result;
   }
 };
@@ -86,8 +83,8 @@ Tensor bilinear_autograd(const Tensor& x, const Tensor& w, const Tensor& b, type
   }();
   if (node) set_history(y, node);
   if (has_tangent(x) || has_tangent(w) || has_tangent(b))
-    set_tangent(y, bilinear_change<Op>(primal_of(x), primal_of(w), tangent_of(x), tangent_of(w), tangent_of(b),
-                                       y, options));
+    set_tangent(y, bilinear_change<Op>(primal_of(x), primal_of(w), tangent_of(x), tangent_of(w), tangent_of(b), y,
+                                       options));
   return y;
 }
 

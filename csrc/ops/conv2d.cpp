@@ -173,8 +173,8 @@ Tensor forward_autograd(const Tensor& input, const Tensor& weight, const optiona
 
 Gradients backward_autograd(const Tensor& grad_output, const Tensor& input, const Tensor& weight, Ints stride,
                             Ints padding, Ints dilation, int64_t groups, std::array<bool, 3> mask) {
-  return bilinear_backward_autograd<Conv2d>(
-      grad_output, input, weight, {owned(stride), owned(padding), owned(dilation), groups}, mask);
+  return bilinear_backward_autograd<Conv2d>(grad_output, input, weight,
+                                            {owned(stride), owned(padding), owned(dilation), groups}, mask);
 }
 
 void register_kernels(torch::Library& m) {

@@ -34,8 +34,8 @@ struct Options {
 
 template <class I>
 I out_size(const Options& o, int dim, const I& in, const I& kernel) {
-  const I size = (in - 1) * o.stride[dim] - 2 * o.padding[dim] + (kernel - 1) * o.dilation[dim] +
-                 o.output_padding[dim] + 1;
+  const I size =
+      (in - 1) * o.stride[dim] - 2 * o.padding[dim] + (kernel - 1) * o.dilation[dim] + o.output_padding[dim] + 1;
   TORCH_CHECK(size >= 1, "conv_transpose2d: input: expected an output ", dim == 0 ? "height" : "width",
               " of at least 1, got ", size, " from an input of ", in);
   return size;
@@ -128,8 +128,8 @@ Gradients check_backward(const Tensor& grad_output, const Tensor& input, const T
 
 Gradients backward(const Tensor& grad_output, const Tensor& input, const Tensor& weight, Ints stride, Ints padding,
                    Ints output_padding, int64_t groups, Ints dilation, Mask mask) {
-  auto grads = check_backward<int64_t>(grad_output, input, weight, stride, padding, output_padding, groups,
-                                       dilation, mask);
+  auto grads =
+      check_backward<int64_t>(grad_output, input, weight, stride, padding, output_padding, groups, dilation, mask);
   auto& [grad_input, grad_weight, grad_bias] = grads;
   const Conv2dProblem p =
       problem_of(input, weight, grad_output.sizes(), {stride, padding, output_padding, groups, dilation});
@@ -154,8 +154,8 @@ Gradients backward(const Tensor& grad_output, const Tensor& input, const Tensor&
     }
     if (mask[2] && grad_bias.numel() > 0) {
       // The bias gradient of a 1x1 conv2d that has g as its grad_output.
-      const Conv2dProblem sums{p.batch, 1, p.in_h, p.in_w, p.in_channels, 1, 1, p.in_h,
-                               p.in_w,  1, 1,      0,      0,             1, 1, 1};
+      const Conv2dProblem sums{p.batch, 1, p.in_h, p.in_w, p.in_channels, 1, 1, p.in_h, p.in_w, 1, 1, 0,
+                               0,       1, 1,      1};
       run(Op::conv_transpose2d_backward_weight, input, kernels.backward_weight,
           Conv2dBackwardWeight<T>{sums, layout, g.const_data_ptr<T>(), nullptr, nullptr,
                                   grad_bias.mutable_data_ptr<T>()});
@@ -184,14 +184,16 @@ struct ConvTranspose2d {
 
 Tensor forward_autograd(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias, Ints stride,
                         Ints padding, Ints output_padding, int64_t groups, Ints dilation) {
-  return bilinear_autograd<ConvTranspose2d>(input, weight, or_undefined(bias),
-                                            {owned(stride), owned(padding), owned(output_padding), groups, owned(dilation)});
+  return bilinear_autograd<ConvTranspose2d>(
+      input, weight, or_undefined(bias),
+      {owned(stride), owned(padding), owned(output_padding), groups, owned(dilation)});
 }
 
 Gradients backward_autograd(const Tensor& grad_output, const Tensor& input, const Tensor& weight, Ints stride,
                             Ints padding, Ints output_padding, int64_t groups, Ints dilation, Mask mask) {
   return bilinear_backward_autograd<ConvTranspose2d>(
-      grad_output, input, weight, {owned(stride), owned(padding), owned(output_padding), groups, owned(dilation)}, mask);
+      grad_output, input, weight, {owned(stride), owned(padding), owned(output_padding), groups, owned(dilation)},
+      mask);
 }
 
 void register_kernels(torch::Library& m) {

@@ -164,4 +164,10 @@ def _lstm_cell(dtype: torch.dtype, grad: bool) -> list[Sample]:
 
 def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Sample]:
     """At least one call of every operator."""
-    return [*_linear(dtype, grad), *_conv2d(dtype, grad), *_conv_transpose2d(dtype, grad), *_pool(dtype, grad), *_lstm_cell(dtype, grad)]
+    return [
+        *_linear(dtype, grad),
+        *_conv2d(dtype, grad),
+        *_conv_transpose2d(dtype, grad),
+        *_pool(dtype, grad),
+        *_lstm_cell(dtype, grad),
+    ]
