@@ -30,8 +30,14 @@ def _fold(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     return tensor.flatten(0, 1) if tensor.dim() == 5 else tensor
 
 
+def _split(tensor: Tensor, dim: int, size: int) -> Tensor:
+    """Dimension ``dim`` as two, of which the first is the batch."""
+    shape = tensor.shape
+    return tensor.reshape(*shape[:dim], size, shape[dim] // size, *shape[dim + 1 :])
+
+
 def _unfold(tensor: Tensor, size: int, dims: int) -> Tensor:
-    return tensor.unflatten(0, (size, tensor.shape[0] // size)) if dims == 4 else tensor
+    return _split(tensor, 0, size) if dims == 4 else tensor
 
 
 def _into_channels(tensor: Tensor, dim: int | None, size: int) -> Tensor:
@@ -44,7 +50,7 @@ def _into_channels(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 
 def _out_of_channels(tensor: Tensor, size: int, dims: int) -> Tensor:
     """The reverse: the batch dimension first."""
-    tensor = tensor.unflatten(1, (size, tensor.shape[1] // size)).transpose(0, 1)
+    tensor = _split(tensor, 1, size).transpose(0, 1)
     return tensor if dims == 4 else tensor.squeeze(1)
 
 
@@ -132,10 +138,7 @@ def _convolution_backward(op: Any, groups_at: int) -> Callable[..., Result]:
             )
             if rest[0]:
                 grads[0] = _out_of_channels(of_input, size, dims)
-            grads[1:] = [
-                None if grad is None else grad.unflatten(0, (size, grad.shape[0] // size))
-                for grad in (of_weight, of_bias)
-            ]
+            grads[1:] = [None if grad is None else _split(grad, 0, size) for grad in (of_weight, of_bias)]
         return tuple(grads), tuple(None if grad is None else 0 for grad in grads)
 
     return rule
@@ -162,11 +165,22 @@ def _images(op: Any, size_at: int | None = None) -> Callable[..., Result]:
     return rule
 
 
+def _each_sample(op: Any) -> Callable[..., Result]:
+    def rule(info: Any, in_dims: Dims, *args: Any) -> Result:
+        # A list argument has a list of dimensions, of which none is batched.
+        dims = tuple(None if isinstance(dim, list) else dim for dim in in_dims)
+        results = _loop(op, info.batch_size, dims, args)
+        return tuple(results), tuple(None if result is None else 0 for result in results)
+
+    return rule
+
+
 def _register() -> None:
     ops = torch.ops.cisdl
-    rules = {
+    rules: dict[str, Any] = {
         "linear": _linear,
         "linear_backward": _linear_backward,
+        "lstm_cell_backward": _each_sample(ops.lstm_cell_backward.default),
         "conv2d": _convolution(ops.conv2d.default, 3),
         "conv2d_backward": _convolution_backward(ops.conv2d_backward.default, 3),
         "conv_transpose2d": _convolution(ops.conv_transpose2d.default, 3),

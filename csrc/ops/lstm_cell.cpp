@@ -210,13 +210,9 @@ class LstmCellBackward : public BackwardNode<9> {
   Variables gradients(const Variables& grads) override {
     Variables in(7);
     for (size_t i = 0; i < 7; ++i) in[i] = saved(i);
-    if (at::GradMode::is_enabled()) {
-      std::vector<bool> mask(7);
-      for (size_t i = 0; i < 7; ++i) mask[i] = wanted(i);
-      return gradients_by_formula(formula, in, grads, mask);
-    }
     std::array<bool, 7> mask;
     for (size_t i = 0; i < 7; ++i) mask[i] = wanted(i) && in[i].defined();
+    if (const auto recorded = gradients_by_formula(formula, in, grads, mask)) return *recorded;
     const auto [x, hx, cx, w_ih, w_hh, b_ih, b_hh] = backward_op().call(
         or_none(grads[0]), or_none(grads[1]), in[0], in[1], in[2], in[3], in[4], saved_output(7), saved(8), mask);
     return {x, hx, cx, w_ih, w_hh, b_ih, b_hh};

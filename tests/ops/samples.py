@@ -164,10 +164,5 @@ def _lstm_cell(dtype: torch.dtype, grad: bool) -> list[Sample]:
 
 def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Sample]:
     """At least one call of every operator."""
-    return [
-        *_linear(dtype, grad),
-        *_conv2d(dtype, grad),
-        *_conv_transpose2d(dtype, grad),
-        *_pool(dtype, grad),
-        *_lstm_cell(dtype, grad),
-    ]
+    families = (_linear, _conv2d, _conv_transpose2d, _pool, _lstm_cell)
+    return [sample for family in families for sample in family(dtype, grad)]

@@ -104,7 +104,7 @@ CELL_BACKWARDS = [one for one in samples(torch.float64) if one.op in ("lstm_cell
 
 @pytest.mark.parametrize("sample", CELL_BACKWARDS, ids=lambda sample: sample.op)
 def test_the_kernel_of_a_cells_gradient_refuses_to_be_differentiated(sample: Sample) -> None:
-    """Called directly, past the formula that stands in for it: an error, not a silently missing derivative."""
+    """Called directly, past the formula that stands in for it: an error, not a missing derivative."""
     weight = sample.arguments["w_hh"].clone().requires_grad_()
     total = sum(out.sum() for out in sample.call(w_hh=weight) if out is not None)
     with pytest.raises(RuntimeError, match=f"derivative for cisdl::{sample.op} is not implemented"):
