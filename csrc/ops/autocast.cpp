@@ -9,22 +9,34 @@
 namespace cisdl::ops {
 namespace {
 
-constexpr const char* kLowerPrecision[] = {"linear", "conv2d", "conv_transpose2d", "lstm_cell"};
+// An op, and the argument whose type decides on the CPU, or -1. There torch takes a cell apart: its products run
+// in lower precision, but the update of a float32 state gives float32. We then run the whole cell in float32.
+struct Rule {
+  const char* op;
+  int state;
+};
+constexpr Rule kRules[] = {{"linear", -1}, {"conv2d", -1}, {"conv_transpose2d", -1}, {"lstm_cell", 2}};
 
 template <c10::DeviceType device>
-void in_lower_precision(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+void autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const c10::impl::ExcludeDispatchKeyGuard guard(at::autocast::get_autocast_dispatch_key_from_device_type(device));
-  const at::ScalarType type = at::autocast::get_lower_precision_fp_from_device_type(device);
-  const size_t count = op.schema().arguments().size();
-  for (auto value = stack->end() - count; value != stack->end(); ++value)
+  const auto arguments = stack->end() - static_cast<int64_t>(op.schema().arguments().size());
+  at::ScalarType type = at::autocast::get_lower_precision_fp_from_device_type(device);
+  if constexpr (device == c10::DeviceType::CPU) {
+    const std::string& name = op.schema().name();
+    for (const Rule& rule : kRules)
+      if (rule.state >= 0 && name == std::string("cisdl::") + rule.op &&
+          arguments[rule.state].toTensor().scalar_type() == at::kFloat)
+        type = at::kFloat;
+  }
+  for (auto value = arguments; value != stack->end(); ++value)
     if (value->isTensor()) *value = at::autocast::cached_cast(type, value->toTensor(), device);
   op.callBoxed(stack);
 }
 
 template <c10::DeviceType device>
 void register_for(torch::Library& m) {
-  for (const char* name : kLowerPrecision)
-    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&in_lower_precision<device>>());
+  for (const Rule& rule : kRules) m.impl(rule.op, torch::CppFunction::makeFromBoxedFunction<&autocast<device>>());
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ from cisdl_ops import tolerance
 from cisdl_ops.cases import CASES, OPS, Case, select
 
 DTYPES = (torch.float32, torch.float64)
+REDUCED_DTYPES = (torch.bfloat16, torch.float16)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() and cisdl_ops.build_info()["cuda"] else ("cpu",)
 TEST_CASES = select("test")

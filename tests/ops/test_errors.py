@@ -19,6 +19,11 @@ from tests.ops.samples import Sample, samples
 VALID: dict[str, dict[str, Any]] = {
     "linear": {"input": torch.randn(4, 3), "weight": torch.randn(5, 3), "bias": torch.randn(5)},
     "conv2d": {"input": torch.randn(2, 4, 6, 7), "weight": torch.randn(6, 4, 3, 3), "bias": torch.randn(6)},
+    "conv_transpose2d": {
+        "input": torch.randn(2, 4, 6, 7),
+        "weight": torch.randn(4, 5, 3, 3),
+        "bias": torch.randn(5),
+    },
     "max_pool2d": {"input": torch.randn(2, 3, 6, 7), "kernel_size": 2},
     "avg_pool2d": {"input": torch.randn(2, 3, 6, 7), "kernel_size": 2},
     "lstm_cell": {
@@ -72,6 +77,27 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("conv2d", {"groups": 4, "weight": torch.randn(6, 1, 3, 3), "bias": None}, "groups|weight"),
     ("conv2d", {"weight": torch.randn(6, 4, 7, 3)}, "kernel|weight|input"),
     ("conv2d", {"dilation": 4}, "kernel|weight|input"),
+    ("conv2d", {"stride": 2**31}, "stride"),
+    ("conv2d", {"padding": 2**62}, "padding"),
+    ("conv2d", {"dilation": 2**62}, "dilation"),
+    ("conv_transpose2d", {"input": torch.randn(6, 7)}, "input"),
+    ("conv_transpose2d", {"input": torch.randn(2, 5, 6, 7)}, "input"),
+    ("conv_transpose2d", {"input": torch.randn(2, 4, 0, 7)}, "input"),
+    ("conv_transpose2d", {"input": torch.ones(2, 4, 6, 7, dtype=torch.int32)}, "input"),
+    ("conv_transpose2d", {"weight": torch.randn(4, 5, 3)}, "weight"),
+    ("conv_transpose2d", {"weight": torch.randn(4, 5, 0, 3)}, "weight"),
+    ("conv_transpose2d", {"weight": torch.randn(4, 5, 3, 3).double()}, "weight"),
+    ("conv_transpose2d", {"bias": torch.randn(4)}, "bias"),
+    ("conv_transpose2d", {"groups": 3}, "weight"),
+    ("conv_transpose2d", {"groups": 0}, "groups"),
+    ("conv_transpose2d", {"stride": 0}, "stride"),
+    ("conv_transpose2d", {"stride": 2**40}, "stride"),
+    ("conv_transpose2d", {"padding": -1}, "padding"),
+    ("conv_transpose2d", {"padding": 5}, "input"),
+    ("conv_transpose2d", {"dilation": (0, 1)}, "dilation"),
+    ("conv_transpose2d", {"output_padding": 1}, "output_padding"),
+    ("conv_transpose2d", {"output_padding": -1}, "output_padding"),
+    ("conv_transpose2d", {"output_padding": (1, 2), "stride": 2}, "output_padding"),
     *(
         (op, change, name)
         for op in ("max_pool2d", "avg_pool2d")
@@ -181,7 +207,10 @@ def test_every_operator_checks_every_tensor(sample: Sample, name: str) -> None:
     bad: list[Tensor] = [good[None, None, None], good.to(torch.int16)]
     if sample.op not in ("max_pool2d", "max_pool2d_with_indices", "max_pool2d_window", "avg_pool2d"):
         larger = list(good.shape)
-        larger[1 if sample.op == "conv2d" and good.dim() == 4 else -1] += 1
+        # The number of channels that input and weight must agree about; of any other tensor, the width.
+        channels = {("conv2d", "input"): 1, ("conv2d", "weight"): 1}
+        channels |= {("conv_transpose2d", "input"): 1, ("conv_transpose2d", "weight"): 0}
+        larger[channels.get((sample.op, name), -1)] += 1
         bad.append(torch.zeros(larger, dtype=good.dtype))
     for tensor in bad:
         if (
@@ -228,7 +257,7 @@ def test_window_positions_outside_the_image_are_ignored(kernel: tuple[int, int])
         torch.testing.assert_close(changed.call(indices=spoiled), expected)
 
 
-@pytest.mark.parametrize("make", [lambda t: t.to_sparse(), lambda t: t.half(), lambda t: t.to(torch.bool)])
+@pytest.mark.parametrize("make", [lambda t: t.to_sparse(), lambda t: t.to(torch.bool)])
 def test_unsupported_kinds_of_tensor_are_refused(make: Callable[[Tensor], Tensor]) -> None:
     for op, arguments in VALID.items():
         refusal(

@@ -10,7 +10,16 @@ import torch
 import cisdl_ops
 from cisdl_ops import reference, tolerance
 from cisdl_ops.cases import OPS, Case
-from tests.ops.running import DEVICES, DTYPES, TEST_CASES, expectation, layouts, name_of, poisoned_memory
+from tests.ops.running import (
+    DEVICES,
+    DTYPES,
+    REDUCED_DTYPES,
+    TEST_CASES,
+    expectation,
+    layouts,
+    name_of,
+    poisoned_memory,
+)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -30,6 +39,23 @@ def test_against_torch_and_reference(case: Case, dtype: torch.dtype, device: str
             outputs = case.call(function, case.inputs(dtype, device, layout))
         inference = {f"output {i}": output for i, output in enumerate(outputs)}
         expected.check(tolerance.Outcome({**outcome.tensors, **inference}), f"inference, {layout}")
+
+
+@pytest.mark.parametrize("dtype", REDUCED_DTYPES, ids=name_of)
+@pytest.mark.parametrize("case", TEST_CASES, ids=name_of)
+def test_reduced_precision(case: Case, dtype: torch.dtype) -> None:
+    """bfloat16 and float16 tensors in and out, sums in float32: no less exact than torch."""
+    expected = expectation(case.id, dtype)
+    for layout in layouts(case):
+        tensors = case.inputs(dtype, memory_format=layout, requires_grad=True)
+        expected.check(tolerance.run(case, OPS[case.op].ours, tensors), f"{layout}")
+
+
+def test_reduced_precision_sums_in_float32() -> None:
+    """4096 ones: a bfloat16 accumulator stops at 256, a float16 one at 2048."""
+    for dtype in REDUCED_DTYPES:
+        ones = torch.ones(1, 4096, dtype=dtype)
+        assert cisdl_ops.linear(ones, ones).item() == 4096
 
 
 @pytest.mark.parametrize("case", TEST_CASES, ids=name_of)
