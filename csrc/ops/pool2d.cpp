@@ -4,7 +4,16 @@
 // training uses: the place in the window in one byte, an eighth of the traffic.
 #include <algorithm>
 
-#include "common.h"
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "autograd.h"
+namespace cisdl::ops {
+inline c10::SmallVector<int64_t, 4> saved_ints(torch::autograd::AutogradContext* ctx, const char* name) {
+  const auto list = ctx->saved_data[name].toIntVector();
+  return {list.begin(), list.end()};
+}
+}  // namespace cisdl::ops
 
 namespace cisdl::ops {
 namespace {
@@ -300,7 +309,6 @@ Tensor avg_backward_meta(const Tensor& grad_output, SymInts input_size, Ints ker
 // --------------------------------------------------------------------------------------------- autograd
 
 using Context = torch::autograd::AutogradContext;
-using Variables = torch::autograd::variable_list;
 
 void save_options(Context* ctx, const Tensor& input, Ints kernel_size, Ints stride, Ints padding) {
   ctx->saved_data["input_size"] = input.sym_sizes();

@@ -83,6 +83,31 @@ class _Conv2d(torch.autograd.Function):
         return None, None, None, *grads
 
 
+class _ConvTranspose2d(torch.autograd.Function):
+    """csrc/ops/conv_transpose2d.cpp in Python: the problems of a conv2d from the output back to the input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, machine: Machine, nhwc: bool, numbers: Numbers, input: Tensor, weight: Tensor
+    ) -> Tensor:
+        ctx.machine, ctx.nhwc, ctx.numbers = machine, nhwc, (*numbers, nhwc)
+        ctx.save_for_backward(input, weight)
+        output = input.new_empty(*numbers[:4])
+        machine.run("conv2d_backward_input", ctx.numbers, [input, weight], [output], nhwc)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        grads = [_if(ctx.needs_input_grad[3], input), _if(ctx.needs_input_grad[4], weight)]
+        if grads[0] is not None:
+            ctx.machine.run("conv2d_forward", ctx.numbers, [grad_output, weight, None], grads[:1], ctx.nhwc)
+        if grads[1] is not None:
+            gradients = [grads[1], None]
+            ctx.machine.run("conv2d_backward_weight", ctx.numbers, [input, grad_output], gradients, ctx.nhwc)
+        return None, None, None, *grads
+
+
 class _MaxPool2d(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -187,6 +212,34 @@ class Emulated:
         ]
         numbers = (*images.shape, weight.shape[0], *kernel, *out, *strides, top, left, *dilations, groups)
         result: Tensor = _Conv2d.apply(self.machine, self.nhwc, numbers, images, weight, bias)  # type: ignore[no-untyped-call]
+        return result if input.dim() == 4 else result.squeeze(0)
+
+    def conv_transpose2d(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        groups: int = 1,
+        dilation: Pair = 1,
+    ) -> Tensor:
+        images = _four_dims(input)
+        batch, channels, *sizes = images.shape
+        kernel = weight.shape[2:]
+        strides, pads, dilations = _pair(stride), _pair(padding), _pair(dilation)
+        out = [
+            (size - 1) * s - 2 * pad + d * (k - 1) + extra + 1
+            for size, s, pad, d, k, extra in zip(
+                sizes, strides, pads, dilations, kernel, _pair(output_padding), strict=True
+            )
+        ]
+        conv = (batch, weight.shape[1] * groups, *out, channels, *kernel, *sizes)
+        numbers = (*conv, *strides, *pads, *dilations, groups)
+        result: Tensor = _ConvTranspose2d.apply(self.machine, self.nhwc, numbers, images, weight)  # type: ignore[no-untyped-call]
+        if bias is not None:
+            result = result + bias[:, None, None]
         return result if input.dim() == 4 else result.squeeze(0)
 
     @staticmethod
