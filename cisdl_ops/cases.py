@@ -49,6 +49,7 @@ class Op:
     reference: Function
     passes: tuple[Pass, ...]
     flops: Callable[[Case], int]  # of the forward
+    images: bool = False  # takes [N, C, H, W], so there are two memory layouts
     packs_state: bool = False  # hx and cx are passed as one tuple
 
     @property
@@ -187,6 +188,7 @@ OPS: dict[str, Op] = {
             reference.conv2d,
             _SEPARATE,
             _conv2d_flops,
+            images=True,
         ),
         Op(
             "conv_transpose2d",
@@ -195,6 +197,7 @@ OPS: dict[str, Op] = {
             reference.conv_transpose2d,
             _SEPARATE,
             _conv_transpose2d_flops,
+            images=True,
         ),
         Op(
             "max_pool2d",
@@ -203,6 +206,7 @@ OPS: dict[str, Op] = {
             reference.max_pool2d,
             _WHOLE,
             _pool_flops,
+            images=True,
         ),
         Op(
             "avg_pool2d",
@@ -211,6 +215,7 @@ OPS: dict[str, Op] = {
             reference.avg_pool2d,
             _WHOLE,
             _pool_flops,
+            images=True,
         ),
         Op(
             "lstm_cell",

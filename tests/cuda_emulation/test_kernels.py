@@ -22,7 +22,7 @@ def _case(identifier: str) -> Case:
 
 
 def _image_layouts(case: Case) -> tuple[bool, ...]:
-    return (False,) if case.op in ("linear", "lstm_cell") else (False, True)
+    return (False, True) if OPS[case.op].images else (False,)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch about itself

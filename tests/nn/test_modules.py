@@ -25,6 +25,14 @@ MODULES: dict[str, tuple[str, tuple[object, ...], dict[str, object], tuple[int, 
     "conv2d_reflect": ("Conv2d", (4, 6, 3), {"padding": 2, "padding_mode": "reflect"}, IMAGE),
     "conv2d_circular": ("Conv2d", (4, 6, 3), {"padding": (1, 2), "padding_mode": "circular"}, IMAGE),
     "conv2d_unbatched": ("Conv2d", (4, 6, 3), {}, IMAGE[1:]),
+    "conv_transpose2d": ("ConvTranspose2d", (4, 6, 3), {"stride": 2, "output_padding": 1}, IMAGE),
+    "conv_transpose2d_groups": (
+        "ConvTranspose2d",
+        (4, 6, (3, 2)),
+        {"groups": 2, "dilation": 2, "bias": False, "padding": 1},
+        IMAGE,
+    ),
+    "conv_transpose2d_unbatched": ("ConvTranspose2d", (4, 6, 3), {}, IMAGE[1:]),
     "max_pool2d": ("MaxPool2d", (3,), {"stride": 2, "padding": 1}, IMAGE),
     "max_pool2d_ceil": ("MaxPool2d", (2,), {"ceil_mode": True}, IMAGE[1:]),
     "avg_pool2d": ("AvgPool2d", ((3, 2),), {"padding": 1, "count_include_pad": False}, IMAGE),
@@ -78,6 +86,13 @@ def test_survives_copying(
 ) -> None:
     ours, _, x = pair
     assert torch.equal(clone(ours)(x), ours(x))
+
+
+def test_conv_transpose2d_takes_an_output_size() -> None:
+    layer, x = nn.ConvTranspose2d(3, 2, 3, stride=2), torch.randn(1, 3, 4, 4)
+    assert layer(x, output_size=[10, 9]).shape == (1, 2, 10, 9)
+    with pytest.raises(ValueError, match="requested an output size"):
+        layer(x, output_size=[20, 9])
 
 
 @pytest.mark.parametrize("batched", [True, False])

@@ -32,7 +32,7 @@ def name_of(value: object) -> str:
 
 def layouts(case: Case) -> list[torch.memory_format]:
     """channels_last only where an op knows images."""
-    images = case.op not in ("linear", "lstm_cell") and len(case.shapes["input"]) == 4
+    images = OPS[case.op].images and len(case.shapes["input"]) == 4
     return list(LAYOUTS.values()) if images else [torch.contiguous_format]
 
 

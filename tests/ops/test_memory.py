@@ -24,6 +24,8 @@ REPRESENTATIVE = [
         "conv2d/depthwise",
         "conv2d/one_by_one",
         "conv2d/lenet_like",
+        "conv_transpose2d/dcgan_like",
+        "conv_transpose2d/depthwise_multiplier",
         "max_pool2d/pairs",
         "max_pool2d/indices_overlapping",
         "avg_pool2d/exclude_pad_ceil",

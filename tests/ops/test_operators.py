@@ -19,6 +19,7 @@ COMPILED = [
     "linear/three_dims",
     "conv2d/same_even_kernel",
     "conv2d/everything",
+    "conv_transpose2d/output_padding_pair",
     "max_pool2d/pairs",
     "max_pool2d/indices",
     "avg_pool2d/ceil_padding",

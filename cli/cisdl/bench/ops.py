@@ -41,8 +41,7 @@ class Settings:
 
 def layouts_of(case: Case, wanted: Sequence[str]) -> list[str]:
     """The wanted layouts that make a difference; an op without images has only one."""
-    images = case.op != "linear" and any(len(shape) == 4 for shape in case.shapes.values())
-    return list(wanted) if images else ["contiguous"]
+    return list(wanted) if OPS[case.op].images else ["contiguous"]
 
 
 def forward_of(case: Case, function: Function, tensors: dict[str, Tensor]) -> Callable[[], Any]:
