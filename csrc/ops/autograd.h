@@ -51,7 +51,7 @@ class BackwardNode : public torch::autograd::Node {
 };
 
 // A new node of type N with one edge for each input (undefined ones too, so that positions are kept), or null if
-// no gradient is wanted. torch 2.12 changed how a node is counted; both ways are here.
+// no gradient is wanted. Releases of torch differ in the pointer that owns a node, shared_ptr or intrusive_ptr.
 template <class N, class... Ts>
 auto record(const Ts&... inputs) {
   using torch::autograd::Node;
