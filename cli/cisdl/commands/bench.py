@@ -56,7 +56,12 @@ class BenchCommand(click.Command):
     help="Of image tensors; best: each side in the one it is faster in; each: a row for both.",
 )
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+)
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]"
 )

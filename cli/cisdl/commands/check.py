@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from cisdl_ops.cases import Case
 
 
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
 @click.command()
 @click.argument("pattern", default="*", metavar="[GLOB]")
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N")
-@click.option("--dtype", type=click.Choice(["float32", "float64", "both"]), default="both", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice([*DTYPES, "both", "all"]), default="both", show_default="float32 and float64"
+)
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's choice]"
 )
@@ -33,7 +38,7 @@ def check(pattern: str, device: str, dtype: str, threads: int | None, large: boo
     Examples:
       cisdl check
       cisdl check conv2d
-      cisdl check 'conv2d/*groups*' --dtype float32
+      cisdl check 'conv2d/*groups*' --dtype bfloat16
     """
     from cisdl import device as devices
 
@@ -43,7 +48,8 @@ def check(pattern: str, device: str, dtype: str, threads: int | None, large: boo
 
     import torch
 
-    dtypes = [torch.float32, torch.float64] if dtype == "both" else [getattr(torch, dtype)]
+    names = {"both": DTYPES[:2], "all": DTYPES}.get(dtype, (dtype,))
+    dtypes = [getattr(torch, name) for name in names]
     rows = [row for case in cases for one in dtypes for row in check_case(case, one, chosen)]
     if as_json:
         import json
