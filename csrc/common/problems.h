@@ -134,6 +134,17 @@ struct MaxPool2dBackward {
   T* grad_input;         // [batch, channels, in_h, in_w]    in `layout`; written whole
 };
 
+// The adjoint of backward: each output is the input at the place that its index names (zero if it names none).
+template <class T>
+struct MaxPool2dGather {
+  Pool2dProblem p;
+  Layout layout;
+  PoolIndex index;      // window or flat
+  const T* input;       // [batch, channels, in_h, in_w]    in `layout`
+  const void* indices;  // [batch, channels, out_h, out_w]  in `layout`
+  T* output;            // same shape and layout as indices
+};
+
 // y = sum over the part of the window inside the image / divisor. The divisor is divisor_override if that is
 // not 0; else, with count_include_pad, the number of cells of the window inside the padded image
 // [-pad, in + pad); else the number of cells inside the image.
@@ -155,6 +166,50 @@ struct AvgPool2dBackward {
   int64_t divisor_override;
   const T* grad_output;  // [batch, channels, out_h, out_w]  in `layout`
   T* grad_input;         // [batch, channels, in_h, in_w]    in `layout`; written whole
+};
+
+// Adaptive pooling: window i of `out` along `in` cells is [floor(i in / out), ceil((i + 1) in / out)), so windows
+// may differ in size by one, and overlap. The windows that contain cell i are, by the same formula with the roles
+// exchanged, [floor(i out / in), ceil((i + 1) out / in)). in_h and in_w are at least 1.
+struct AdaptivePool2dProblem {
+  int64_t batch, channels, in_h, in_w;
+  int64_t out_h, out_w;
+};
+
+// y = mean over the window
+template <class T>
+struct AdaptiveAvgPool2dForward {
+  AdaptivePool2dProblem p;
+  Layout layout;
+  const T* input;  // [batch, channels, in_h, in_w]    in `layout`
+  T* output;       // [batch, channels, out_h, out_w]  in `layout`
+};
+
+template <class T>
+struct AdaptiveAvgPool2dBackward {
+  AdaptivePool2dProblem p;
+  Layout layout;
+  const T* grad_output;  // [batch, channels, out_h, out_w]  in `layout`
+  T* grad_input;         // [batch, channels, in_h, in_w]    in `layout`; written whole
+};
+
+// y = max over the window, chosen as MaxPool2dForward does
+template <class T>
+struct AdaptiveMaxPool2dForward {
+  AdaptivePool2dProblem p;
+  Layout layout;
+  const T* input;    // [batch, channels, in_h, in_w]    in `layout`
+  T* output;         // [batch, channels, out_h, out_w]  in `layout`
+  int64_t* indices;  // same shape and layout as output: places in the plane, h * in_w + w; or null
+};
+
+template <class T>
+struct AdaptiveMaxPool2dBackward {
+  AdaptivePool2dProblem p;
+  Layout layout;
+  const T* grad_output;    // [batch, channels, out_h, out_w]  in `layout`
+  const int64_t* indices;  // same shape and layout
+  T* grad_input;           // [batch, channels, in_h, in_w]    in `layout`; written whole
 };
 
 // ------------------------------------------------------------------------------------------- lstm cell

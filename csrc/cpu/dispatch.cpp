@@ -28,8 +28,13 @@ constexpr const char* kOpNames[] = {"linear",
                                     "conv_transpose2d_backward_weight",
                                     "max_pool2d",
                                     "max_pool2d_backward",
+                                    "max_pool2d_gather",
                                     "avg_pool2d",
                                     "avg_pool2d_backward",
+                                    "adaptive_max_pool2d",
+                                    "adaptive_max_pool2d_backward",
+                                    "adaptive_avg_pool2d",
+                                    "adaptive_avg_pool2d_backward",
                                     "lstm_cell",
                                     "lstm_cell_backward"};
 static_assert(sizeof(kOpNames) / sizeof(*kOpNames) == static_cast<size_t>(Op::count));
@@ -182,10 +187,20 @@ std::vector<std::string> implementations(Op op) {
       return names_of(pool2d_kernels().f32.max_forward);
     case Op::max_pool2d_backward:
       return names_of(pool2d_kernels().f32.max_backward);
+    case Op::max_pool2d_gather:
+      return names_of(pool2d_kernels().f32.max_gather);
     case Op::avg_pool2d:
       return names_of(pool2d_kernels().f32.avg_forward);
     case Op::avg_pool2d_backward:
       return names_of(pool2d_kernels().f32.avg_backward);
+    case Op::adaptive_max_pool2d:
+      return names_of(pool2d_kernels().f32.adaptive_max_forward);
+    case Op::adaptive_max_pool2d_backward:
+      return names_of(pool2d_kernels().f32.adaptive_max_backward);
+    case Op::adaptive_avg_pool2d:
+      return names_of(pool2d_kernels().f32.adaptive_avg_forward);
+    case Op::adaptive_avg_pool2d_backward:
+      return names_of(pool2d_kernels().f32.adaptive_avg_backward);
     case Op::lstm_cell:
       return names_of(lstm_cell_kernels().f32.forward);
     case Op::lstm_cell_backward:

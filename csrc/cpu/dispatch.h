@@ -27,8 +27,13 @@ enum class Op : int {
   conv_transpose2d_backward_weight,
   max_pool2d,
   max_pool2d_backward,
+  max_pool2d_gather,
   avg_pool2d,
   avg_pool2d_backward,
+  adaptive_max_pool2d,
+  adaptive_max_pool2d_backward,
+  adaptive_avg_pool2d,
+  adaptive_avg_pool2d_backward,
   lstm_cell,
   lstm_cell_backward,
   count

@@ -29,8 +29,13 @@ template <class T>
 struct Pool2dKernels {
   ImplementationList<MaxPool2dForward<T>> max_forward;
   ImplementationList<MaxPool2dBackward<T>> max_backward;
+  ImplementationList<MaxPool2dGather<T>> max_gather;
   ImplementationList<AvgPool2dForward<T>> avg_forward;
   ImplementationList<AvgPool2dBackward<T>> avg_backward;
+  ImplementationList<AdaptiveMaxPool2dForward<T>> adaptive_max_forward;
+  ImplementationList<AdaptiveMaxPool2dBackward<T>> adaptive_max_backward;
+  ImplementationList<AdaptiveAvgPool2dForward<T>> adaptive_avg_forward;
+  ImplementationList<AdaptiveAvgPool2dBackward<T>> adaptive_avg_backward;
 };
 
 template <class T>

@@ -171,5 +171,10 @@ void avg_backward_nchw(const AvgPool2dBackward<T>& a, const Parallel& par) {
     avg_backward_nchw_as<T, 0>(a, par);
 }
 
+template <class A>
+bool avg_nchw_applies(const A& a) {
+  return a.layout == Layout::nchw && rows_of_windows_fit(a.p);
+}
+
 }  // namespace
 }  // namespace cisdl

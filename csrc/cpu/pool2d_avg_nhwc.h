@@ -24,35 +24,43 @@ T* fill_inverse_divisors(const A& a, T* table) {
   return table;
 }
 
-CISDL_INLINE int64_t divisors_bytes(const Pool2dProblem& p, int64_t size) {
+template <class Problem>
+CISDL_INLINE int64_t divisors_bytes(const Problem& p, int64_t size) {
   return (p.out_h * p.out_w * size + 63) / 64 * 64;
+}
+
+// One output pixel, [C]: `scale` times the sum of rows x cols pixels, the first of them at x.
+template <class T>
+CISDL_INLINE void avg_pixel_nhwc(const T* x, int64_t rows, int64_t cols, int64_t row_step, int64_t C, T scale,
+                                 T* out) {
+  constexpr int W = kWidth<T>;
+  for_channel_blocks<T>(C, [&]<int NV>(int64_t c, int64_t n) __attribute__((always_inline)) {
+    Vec<T> sum[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) sum[v] = zero<T>();
+    for (int64_t r = 0; r < rows; ++r) {
+      const T* pixel = x + r * row_step + c;
+      for (int64_t s = 0; s < cols; ++s, pixel += C) {
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) sum[v] += load_lanes(pixel + v * W, n);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) store_lanes<T>(out + c + v * W, sum[v] * set1(scale), n);
+  });
 }
 
 // Row oh of the output of one image, [out_w][C], from the image [in_h][in_w][C].
 template <class T>
 CISDL_INLINE void avg_row_nhwc(const Pool2dProblem& p, int64_t C, const T* inverse, const T* image, int64_t oh,
                                T* out) {
-  constexpr int W = kWidth<T>;
   const Taps rows = taps_h(p, oh);
   const int64_t h0 = oh * p.stride_h - p.pad_h;
   for (int64_t ow = 0; ow < p.out_w; ++ow, out += C) {
     const Taps cols = taps_w(p, ow);
-    const int64_t w0 = ow * p.stride_w - p.pad_w;
-    const T scale = inverse[oh * p.out_w + ow];
-    for_channel_blocks<T>(C, [&]<int NV>(int64_t c, int64_t n) __attribute__((always_inline)) {
-      Vec<T> sum[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) sum[v] = zero<T>();
-      for (int64_t r = rows.begin; r < rows.end; ++r) {
-        const T* x = image + ((h0 + r) * p.in_w + w0 + cols.begin) * C + c;
-        for (int64_t s = cols.begin; s < cols.end; ++s, x += C) {
-#pragma GCC unroll 4
-          for (int v = 0; v < NV; ++v) sum[v] += load_lanes(x + v * W, n);
-        }
-      }
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) store_lanes<T>(out + c + v * W, sum[v] * set1(scale), n);
-    });
+    const int64_t h = h0 + rows.begin, w = ow * p.stride_w - p.pad_w + cols.begin;
+    avg_pixel_nhwc(image + (h * p.in_w + w) * C, rows.end - rows.begin, cols.end - cols.begin, p.in_w * C, C,
+                   inverse[oh * p.out_w + ow], out);
   }
 }
 
@@ -80,9 +88,10 @@ struct AvgCovers {
 template <class T>
 inline AvgCovers<T> list_avg_covers(const AvgPool2dBackward<T>& a) {
   const Pool2dProblem& p = a.p;
-  const int64_t table_bytes = divisors_bytes(p, sizeof(T)), rows_bytes = covers_bytes(p.in_h, p.out_h, p.kernel_h);
-  char* memory = static_cast<char*>(
-      scratch(Scratch::shared, table_bytes + rows_bytes + covers_bytes(p.in_w, p.out_w, p.kernel_w)));
+  const int64_t table_bytes = divisors_bytes(p, sizeof(T));
+  const int64_t rows_bytes = covers_bytes(p.in_h, covers_entries(p.in_h, p.out_h, p.kernel_h));
+  const int64_t cols_bytes = covers_bytes(p.in_w, covers_entries(p.in_w, p.out_w, p.kernel_w));
+  char* memory = static_cast<char*>(scratch(Scratch::shared, table_bytes + rows_bytes + cols_bytes));
   AvgCovers<T> covers;
   covers.inverse = fill_inverse_divisors(a, reinterpret_cast<T*>(memory));
   memory += table_bytes;
@@ -91,9 +100,10 @@ inline AvgCovers<T> list_avg_covers(const AvgPool2dBackward<T>& a) {
   return covers;
 }
 
-// Row h of one image of grad_input, [in_w][C], from the image's grad_output, [out_h][out_w][C].
-template <class T>
-CISDL_INLINE void avg_gather_row_nhwc(const Pool2dProblem& p, int64_t C, const AvgCovers<T>& covers, const T* grad,
+// Row h of one image of grad_input, [in_w][C], from the image's grad_output, [out_h][out_w][C]. Problem: either of
+// the problems of average pooling; only its sizes count here.
+template <class T, class Problem>
+CISDL_INLINE void avg_gather_row_nhwc(const Problem& p, int64_t C, const AvgCovers<T>& covers, const T* grad,
                                       int64_t h, T* out) {
   constexpr int W = kWidth<T>;
   const Covers &rows = covers.rows, &cols = covers.cols;

@@ -126,9 +126,10 @@ void max_forward_nchw_as(const MaxPool2dForward<T>& a, const Parallel& par) {
   const Pool2dProblem& p = a.p;
   // what one vector of windows reads of a row; at stride 2 a pair of loads may take one value more
   const int64_t span = (kWidth<T> - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w + 2;
+  const int64_t rows = p.kernel_h < p.in_h ? p.kernel_h : p.in_h;
   parallel_for(par, p.batch * p.channels * p.out_h, planes_grain(p.out_w * p.kernel_h * p.kernel_w),
                [&](int64_t begin, int64_t end) {
-                 T* stage = static_cast<T*>(scratch(Scratch::local, p.kernel_h * span * int64_t{sizeof(T)}));
+                 T* stage = static_cast<T*>(scratch(Scratch::local, rows * span * int64_t{sizeof(T)}));
                  for (int64_t i = begin; i < end; ++i)
                    max_row_nchw<T, Index, Stride, Kernel>(a, i / p.out_h, i % p.out_h, stage, span);
                });
@@ -256,15 +257,10 @@ void max_gather_nchw(const MaxPool2dBackward<T>& a, const Parallel& par) {
     max_gather_nchw_as<T, 1, 0>(a, par);
 }
 
-template <class A>
-bool is_nchw(const A& a) {
-  return a.layout == Layout::nchw;
-}
-
 // Lanes of float hold flat indices in 32 bits.
 template <class T>
 bool max_forward_nchw_applies(const MaxPool2dForward<T>& a) {
-  return a.layout == Layout::nchw && plane_fits_lanes(a.p);
+  return a.layout == Layout::nchw && plane_fits_lanes(a.p) && rows_of_windows_fit(a.p);
 }
 
 // Gathering reads each window once for every tap; scattering touches a cell once for every window.

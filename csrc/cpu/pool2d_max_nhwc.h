@@ -57,7 +57,7 @@ struct MaxWindow {
 };
 
 template <class T, bool WithCode, int NV, class IndexT>
-CISDL_INLINE void max_pixel_nhwc(const MaxWindow<T>& w, int64_t n, T* out, IndexT* index) {
+CISDL_INLINE void max_lanes_nhwc(const MaxWindow<T>& w, int64_t n, T* out, IndexT* index) {
   constexpr int W = kWidth<T>;
   RunningMax<T, WithCode> max[NV];
 #pragma GCC unroll 4
@@ -76,6 +76,16 @@ CISDL_INLINE void max_pixel_nhwc(const MaxWindow<T>& w, int64_t n, T* out, Index
     store_lanes(out + v * W, max[v].best, n);
     if constexpr (WithCode) store_index<T>(index + v * W, max[v].code, n);
   }
+}
+
+// One output pixel, [C], and its indices.
+template <class T, bool WithCode, class IndexT>
+CISDL_INLINE void max_pixel_nhwc(const MaxWindow<T>& window, int64_t C, T* out, IndexT* index) {
+  for_channel_blocks<T>(C, [&]<int NV>(int64_t c, int64_t n) __attribute__((always_inline)) {
+    MaxWindow<T> block = window;
+    block.x += c;
+    max_lanes_nhwc<T, WithCode, NV>(block, n, out + c, index + c);
+  });
 }
 
 // Row oh of the output of one image, [out_w][C], and its indices, from the image [in_h][in_w][C].
@@ -100,11 +110,7 @@ CISDL_INLINE void max_row_nhwc(const Pool2dProblem& p, int64_t C, const T* image
     if (empty) window.code = kFlat ? -1 : 255;
     window.code_row_step = kFlat ? p.dilation_h * p.in_w : p.kernel_w;
     window.code_col_step = kFlat ? p.dilation_w : 1;
-    for_channel_blocks<T>(C, [&]<int NV>(int64_t c, int64_t n) __attribute__((always_inline)) {
-      MaxWindow<T> block = window;
-      block.x += c;
-      max_pixel_nhwc<T, Index != PoolIndex::none, NV>(block, n, out + c, index + ow * C + c);
-    });
+    max_pixel_nhwc<T, Index != PoolIndex::none>(window, C, out, index + ow * C);
   }
 }
 
@@ -140,23 +146,30 @@ struct Covers {
   Entry* entries;
 };
 
-CISDL_INLINE int64_t covers_bytes(int64_t in, int64_t out, int64_t kernel) {
-  const int64_t bytes = (in + 1) * 4 + out * kernel * 8;
+// Memory for windows that cover `entries` cells in all, counted with repetition.
+CISDL_INLINE int64_t covers_bytes(int64_t in, int64_t entries) {
+  const int64_t bytes = (in + 1) * 4 + entries * 8;
   return (bytes + 63) / 64 * 64;
+}
+
+// At most so many, for windows of `kernel` cells.
+CISDL_INLINE int64_t covers_entries(int64_t in, int64_t out, int64_t kernel) {
+  return out * (kernel < in ? kernel : in);
 }
 
 inline Covers list_covers(void* memory, int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad,
                           int64_t dilation) {
   Covers covers;
   covers.entries = static_cast<Covers::Entry*>(memory);
-  covers.first = reinterpret_cast<int32_t*>(covers.entries + out * kernel);
+  covers.first = reinterpret_cast<int32_t*>(covers.entries + covers_entries(in, out, kernel));
   int32_t count = 0;
   for (int64_t x = 0; x < in; ++x) {
     covers.first[x] = count;
-    for (int64_t tap = kernel - 1; tap >= 0; --tap) {
-      const int64_t from = x + pad - tap * dilation;
-      if (from < 0 || from % stride || from / stride >= out) continue;
-      covers.entries[count++] = {static_cast<int32_t>(from / stride), static_cast<int32_t>(tap)};
+    const int64_t before = x + pad - (kernel - 1) * dilation;  // where a window starts whose last tap is x
+    for (int64_t o = before > 0 ? (before + stride - 1) / stride : 0; o < out && o * stride <= x + pad; ++o) {
+      const int64_t reach = x + pad - o * stride;
+      if (reach % dilation == 0)
+        covers.entries[count++] = {static_cast<int32_t>(o), static_cast<int32_t>(reach / dilation)};
     }
   }
   covers.first[in] = count;
@@ -191,9 +204,9 @@ CISDL_INLINE void max_gather_nhwc(const T* grad, const IndexT* index, int64_t ch
 template <class T, class IndexT>
 void max_backward_nhwc_as(const MaxPool2dBackward<T>& a, const Parallel& par) {
   const Pool2dProblem& p = a.p;
-  const int64_t C = p.channels, rows_bytes = covers_bytes(p.in_h, p.out_h, p.kernel_h);
-  char* memory =
-      static_cast<char*>(scratch(Scratch::shared, rows_bytes + covers_bytes(p.in_w, p.out_w, p.kernel_w)));
+  const int64_t C = p.channels, rows_bytes = covers_bytes(p.in_h, covers_entries(p.in_h, p.out_h, p.kernel_h));
+  char* memory = static_cast<char*>(
+      scratch(Scratch::shared, rows_bytes + covers_bytes(p.in_w, covers_entries(p.in_w, p.out_w, p.kernel_w))));
   const Covers rows = list_covers(memory, p.in_h, p.out_h, p.kernel_h, p.stride_h, p.pad_h, p.dilation_h);
   const Covers cols =
       list_covers(memory + rows_bytes, p.in_w, p.out_w, p.kernel_w, p.stride_w, p.pad_w, p.dilation_w);

@@ -62,6 +62,12 @@ CISDL_INLINE PlaneStrides plane_strides(Layout layout, int64_t i, int64_t channe
   return {(i / channels) * h * w * channels + i % channels, w * channels, channels};
 }
 
+// Kernels that keep a row of windows in scratch memory leave windows far larger than the image to others.
+CISDL_INLINE bool rows_of_windows_fit(const Pool2dProblem& p) {
+  const int64_t limit = 4 * p.in_w + 1024;
+  return p.kernel_w * p.dilation_w <= limit && p.stride_w <= limit;
+}
+
 CISDL_INLINE int64_t planes_grain(int64_t cells) { return 16384 / (cells + 1) + 1; }
 
 template <class A>
@@ -106,6 +112,29 @@ void max_forward_plain(const MaxPool2dForward<T>& a, const Parallel& par) {
   });
 }
 
+struct Cell {
+  int64_t h, w;
+};
+
+// The cell of the image that the index of output (oh, ow), the element `at`, names. Of a window without any cell
+// inside the image it lies outside.
+template <class A>
+CISDL_INLINE Cell place_of(const A& a, int64_t oh, int64_t ow, int64_t at) {
+  const Pool2dProblem& p = a.p;
+  if (a.index == PoolIndex::flat) {
+    const int64_t flat = static_cast<const int64_t*>(a.indices)[at];
+    return {flat < 0 ? -1 : flat / p.in_w, flat % p.in_w};
+  }
+  const int64_t tap = static_cast<const uint8_t*>(a.indices)[at];
+  if (tap >= p.kernel_h * p.kernel_w) return {-1, -1};
+  return {oh * p.stride_h - p.pad_h + tap / p.kernel_w * p.dilation_h,
+          ow * p.stride_w - p.pad_w + tap % p.kernel_w * p.dilation_w};
+}
+
+CISDL_INLINE bool is_inside(const Pool2dProblem& p, const Cell& cell) {
+  return cell.h >= 0 && cell.h < p.in_h && cell.w >= 0 && cell.w < p.in_w;
+}
+
 template <class T>
 void max_backward_plain(const MaxPool2dBackward<T>& a, const Parallel& par) {
   const Pool2dProblem& p = a.p;
@@ -118,18 +147,26 @@ void max_backward_plain(const MaxPool2dBackward<T>& a, const Parallel& par) {
       for (int64_t oh = 0; oh < p.out_h; ++oh) {
         for (int64_t ow = 0; ow < p.out_w; ++ow) {
           const int64_t at = out.offset + oh * out.row + ow * out.cell;
-          int64_t h, w;
-          if (a.index == PoolIndex::window) {
-            const int64_t tap = static_cast<const uint8_t*>(a.indices)[at];
-            h = oh * p.stride_h - p.pad_h + tap / p.kernel_w * p.dilation_h;
-            w = ow * p.stride_w - p.pad_w + tap % p.kernel_w * p.dilation_w;
-          } else {
-            const int64_t flat = static_cast<const int64_t*>(a.indices)[at];
-            h = flat < 0 ? -1 : flat / p.in_w;
-            w = flat % p.in_w;
-          }
-          if (h < 0 || h >= p.in_h || w < 0 || w >= p.in_w) continue;  // a window with no cell inside the image
-          grad[(h * p.in_w + w) * in.cell] += a.grad_output[at];
+          const Cell cell = place_of(a, oh, ow, at);
+          if (is_inside(p, cell)) grad[(cell.h * p.in_w + cell.w) * in.cell] += a.grad_output[at];
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void max_gather_plain(const MaxPool2dGather<T>& a, const Parallel& par) {
+  const Pool2dProblem& p = a.p;
+  parallel_for(par, p.batch * p.channels, planes_grain(p.out_h * p.out_w), [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const PlaneStrides in = plane_strides(a.layout, plane, p.channels, p.in_h, p.in_w);
+      const PlaneStrides out = plane_strides(a.layout, plane, p.channels, p.out_h, p.out_w);
+      for (int64_t oh = 0; oh < p.out_h; ++oh) {
+        for (int64_t ow = 0; ow < p.out_w; ++ow) {
+          const int64_t at = out.offset + oh * out.row + ow * out.cell;
+          const Cell cell = place_of(a, oh, ow, at);
+          a.output[at] = is_inside(p, cell) ? a.input[in.offset + (cell.h * p.in_w + cell.w) * in.cell] : T(0);
         }
       }
     }

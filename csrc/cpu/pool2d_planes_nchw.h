@@ -62,8 +62,8 @@ CISDL_INLINE void lanes_to_planes(const T* from, int64_t planes, int64_t cells, 
 
 // Calls body(first plane, planes, [in cells][W], [out cells][W]) for each group of planes; the second buffer has
 // room for codes after the values.
-template <class T, class Body>
-CISDL_INLINE void for_plane_groups(const Pool2dProblem& p, const Parallel& par, Body&& body) {
+template <class T, class Problem, class Body>
+CISDL_INLINE void for_plane_groups(const Problem& p, const Parallel& par, Body&& body) {
   constexpr int W = kWidth<T>;
   const int64_t in_cells = p.in_h * p.in_w, out_cells = p.out_h * p.out_w, planes = p.batch * p.channels;
   parallel_for(par, (planes + W - 1) / W, planes_grain(in_cells * W), [&](int64_t begin, int64_t end) {
@@ -73,18 +73,18 @@ CISDL_INLINE void for_plane_groups(const Pool2dProblem& p, const Parallel& par, 
   });
 }
 
-template <class T, PoolIndex Index>
-void max_forward_planes_as(const MaxPool2dForward<T>& a, const Parallel& par) {
+// Forward of a maximum (A: MaxPool2dForward or its adaptive sibling) by row(image, oh, out, code), which pools row
+// oh of W planes.
+template <class T, PoolIndex Index, class A, class Row>
+CISDL_INLINE void max_by_plane_groups(const A& a, const Parallel& par, Row&& row) {
   constexpr int W = kWidth<T>;
   using Code = std::remove_reference_t<decltype(Mask<T>{}[0])>;
   using IndexT = typename IndexType<Index>::type;
-  const Pool2dProblem& p = a.p;
-  const int64_t in_cells = p.in_h * p.in_w, out_cells = p.out_h * p.out_w;
-  for_plane_groups<T>(p, par, [&](int64_t first, int64_t planes, T* in, T* out) {
+  const int64_t in_cells = a.p.in_h * a.p.in_w, out_w = a.p.out_w, out_cells = a.p.out_h * out_w;
+  for_plane_groups<T>(a.p, par, [&](int64_t first, int64_t planes, T* in, T* out) {
     planes_to_lanes<T>(a.input + first * in_cells, planes, in_cells, in);
     Code* code = reinterpret_cast<Code*>(out + out_cells * W);
-    for (int64_t oh = 0; oh < p.out_h; ++oh)
-      max_row_nhwc<T, Index>(p, W, in, oh, out + oh * p.out_w * W, code + oh * p.out_w * W);
+    for (int64_t oh = 0; oh < a.p.out_h; ++oh) row(in, oh, out + oh * out_w * W, code + oh * out_w * W);
     T* to = a.output + first * out_cells;
     lanes_to_planes<T>(out, planes, out_cells,
                        [&](int64_t at, Vec<T> v, int64_t n) { store_lanes<T>(to + at, v, n); });
@@ -93,6 +93,40 @@ void max_forward_planes_as(const MaxPool2dForward<T>& a, const Parallel& par) {
       lanes_to_planes<T>(reinterpret_cast<const T*>(code), planes, out_cells,
                          [&](int64_t at, Vec<T> v, int64_t n) { store_index<T>(index + at, (Mask<T>)v, n); });
     }
+  });
+}
+
+// Forward of an average by row(image, oh, out), and its backward by row(grad, h, out).
+template <class T, class A, class Row>
+CISDL_INLINE void avg_by_plane_groups(const A& a, const Parallel& par, Row&& row) {
+  constexpr int W = kWidth<T>;
+  const int64_t in_cells = a.p.in_h * a.p.in_w, out_cells = a.p.out_h * a.p.out_w;
+  for_plane_groups<T>(a.p, par, [&](int64_t first, int64_t planes, T* in, T* out) {
+    planes_to_lanes<T>(a.input + first * in_cells, planes, in_cells, in);
+    for (int64_t oh = 0; oh < a.p.out_h; ++oh) row(in, oh, out + oh * a.p.out_w * W);
+    T* to = a.output + first * out_cells;
+    lanes_to_planes<T>(out, planes, out_cells,
+                       [&](int64_t at, Vec<T> v, int64_t n) { store_lanes<T>(to + at, v, n); });
+  });
+}
+
+template <class T, class A, class Row>
+CISDL_INLINE void avg_backward_by_plane_groups(const A& a, const Parallel& par, Row&& row) {
+  constexpr int W = kWidth<T>;
+  const int64_t in_cells = a.p.in_h * a.p.in_w, out_cells = a.p.out_h * a.p.out_w;
+  for_plane_groups<T>(a.p, par, [&](int64_t first, int64_t planes, T* in, T* out) {
+    planes_to_lanes<T>(a.grad_output + first * out_cells, planes, out_cells, out);
+    for (int64_t h = 0; h < a.p.in_h; ++h) row(out, h, in + h * a.p.in_w * W);
+    T* to = a.grad_input + first * in_cells;
+    lanes_to_planes<T>(in, planes, in_cells,
+                       [&](int64_t at, Vec<T> v, int64_t n) { store_lanes<T>(to + at, v, n); });
+  });
+}
+
+template <class T, PoolIndex Index>
+void max_forward_planes_as(const MaxPool2dForward<T>& a, const Parallel& par) {
+  max_by_plane_groups<T, Index>(a, par, [&](const T* image, int64_t oh, T* out, auto* code) {
+    max_row_nhwc<T, Index>(a.p, kWidth<T>, image, oh, out, code);
   });
 }
 
@@ -108,32 +142,18 @@ void max_forward_planes(const MaxPool2dForward<T>& a, const Parallel& par) {
 
 template <class T>
 void avg_forward_planes(const AvgPool2dForward<T>& a, const Parallel& par) {
-  constexpr int W = kWidth<T>;
-  const Pool2dProblem& p = a.p;
-  const int64_t in_cells = p.in_h * p.in_w, out_cells = p.out_h * p.out_w;
   const T* inverse =
-      fill_inverse_divisors(a, static_cast<T*>(scratch(Scratch::shared, divisors_bytes(p, sizeof(T)))));
-  for_plane_groups<T>(p, par, [&](int64_t first, int64_t planes, T* in, T* out) {
-    planes_to_lanes<T>(a.input + first * in_cells, planes, in_cells, in);
-    for (int64_t oh = 0; oh < p.out_h; ++oh) avg_row_nhwc<T>(p, W, inverse, in, oh, out + oh * p.out_w * W);
-    T* to = a.output + first * out_cells;
-    lanes_to_planes<T>(out, planes, out_cells,
-                       [&](int64_t at, Vec<T> v, int64_t n) { store_lanes<T>(to + at, v, n); });
+      fill_inverse_divisors(a, static_cast<T*>(scratch(Scratch::shared, divisors_bytes(a.p, sizeof(T)))));
+  avg_by_plane_groups<T>(a, par, [&](const T* image, int64_t oh, T* out) {
+    avg_row_nhwc<T>(a.p, kWidth<T>, inverse, image, oh, out);
   });
 }
 
 template <class T>
 void avg_backward_planes(const AvgPool2dBackward<T>& a, const Parallel& par) {
-  constexpr int W = kWidth<T>;
-  const Pool2dProblem& p = a.p;
-  const int64_t in_cells = p.in_h * p.in_w, out_cells = p.out_h * p.out_w;
   const AvgCovers<T> covers = list_avg_covers(a);
-  for_plane_groups<T>(p, par, [&](int64_t first, int64_t planes, T* in, T* out) {
-    planes_to_lanes<T>(a.grad_output + first * out_cells, planes, out_cells, out);
-    for (int64_t h = 0; h < p.in_h; ++h) avg_gather_row_nhwc<T>(p, W, covers, out, h, in + h * p.in_w * W);
-    T* to = a.grad_input + first * in_cells;
-    lanes_to_planes<T>(in, planes, in_cells,
-                       [&](int64_t at, Vec<T> v, int64_t n) { store_lanes<T>(to + at, v, n); });
+  avg_backward_by_plane_groups<T>(a, par, [&](const T* grad, int64_t h, T* out) {
+    avg_gather_row_nhwc<T>(a.p, kWidth<T>, covers, grad, h, out);
   });
 }
 
@@ -195,8 +215,8 @@ bool window_is_plane(const A& a) {
 }
 
 // Planes that stay in L1 or near it, and enough of them.
-template <class T>
-bool planes_are_small(const Pool2dProblem& p) {
+template <class T, class Problem>
+bool planes_are_small(const Problem& p) {
   return p.in_h * p.in_w * kVecBytes <= 131072 && 2 * p.batch * p.channels >= kWidth<T>;
 }
 
