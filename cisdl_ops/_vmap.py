@@ -185,13 +185,24 @@ def _register() -> None:
         "conv2d_backward": _convolution_backward(ops.conv2d_backward.default, 3),
         "conv_transpose2d": _convolution(ops.conv_transpose2d.default, 3),
         "conv_transpose2d_backward": _convolution_backward(ops.conv_transpose2d_backward.default, 3),
-        "max_pool2d": _images(ops.max_pool2d.default),
-        "max_pool2d_with_indices": _images(ops.max_pool2d_with_indices.default),
-        "max_pool2d_window": _images(ops.max_pool2d_window.default),
-        "max_pool2d_backward": _images(ops.max_pool2d_backward.default, 2),
-        "avg_pool2d": _images(ops.avg_pool2d.default),
-        "avg_pool2d_backward": _images(ops.avg_pool2d_backward.default, 1),
     }
+    # Pooling, and where among its arguments the size of its result is, if there is one.
+    pooling = {
+        "max_pool2d": None,
+        "max_pool2d_with_indices": None,
+        "max_pool2d_window": None,
+        "max_pool2d_backward": 2,
+        "max_pool2d_gather": None,
+        "avg_pool2d": None,
+        "avg_pool2d_backward": 1,
+        "adaptive_avg_pool2d": None,
+        "adaptive_avg_pool2d_backward": 1,
+        "adaptive_max_pool2d": None,
+        "adaptive_max_pool2d_with_indices": None,
+        "adaptive_max_pool2d_backward": 2,
+        "adaptive_max_pool2d_gather": None,
+    }
+    rules |= {name: _images(getattr(ops, name).default, at) for name, at in pooling.items()}
     for name, rule in rules.items():
         torch.library.register_vmap(f"cisdl::{name}", rule)
 
