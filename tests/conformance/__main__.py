@@ -19,7 +19,7 @@ SUITES = {
 
 
 class Tally:
-    """A pytest plugin that counts samples: a test's subtests, else what it recorded as "samples", else one."""
+    """A pytest plugin that counts samples: a test's subtests, or what it recorded as "samples", or one."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()  # by suite and outcome
