@@ -40,7 +40,7 @@ class TensorSpec:
 
     def make(self) -> Tensor:
         generator = torch.Generator().manual_seed(prod(self.shape) + len(self.shape))
-        values = (torch.randn(self.shape, generator=generator) * 4).to(self.dtype)
+        values = torch.randn(self.shape, generator=generator).to(self.dtype)
         return _SEEN_AS[self.view](values).requires_grad_(self.grad and self.dtype.is_floating_point)
 
 
