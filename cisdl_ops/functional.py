@@ -134,7 +134,7 @@ def conv_transpose2d(
         _pair("conv_transpose2d", "stride", stride),
         _pair("conv_transpose2d", "padding", padding),
         _pair("conv_transpose2d", "output_padding", output_padding),
-        groups,
+        _integer("conv_transpose2d", "groups", groups),
         _pair("conv_transpose2d", "dilation", dilation),
     )
     if torch.compiler.is_compiling():
