@@ -7,6 +7,7 @@ All take float32 and float64 tensors on the CPU or, in a build with CUDA, on a G
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,20 +19,29 @@ from cisdl_ops._load import _C
 IntOrPair = int | Sequence[int]
 
 
+def _integer(op: str, name: str, value: Any) -> int:
+    """``value`` as an ``int``: torch takes whatever can index a list, but no bool.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{op}: {name}: expected an integer, got {value!r}")
+    return value if isinstance(value, int) else operator.index(value)
+
+
 def _pair(op: str, name: str, value: IntOrPair) -> list[int]:
     """``value`` as two integers, height first.
 
     Raises:
-        ValueError: neither an integer nor one or two of them.
+        TypeError: something else than integers.
+        ValueError: a sequence of neither one nor two.
     """
-    if isinstance(value, int):
-        return [value, value]
-    pair = list(value)
-    if len(pair) == 1:
-        pair *= 2
-    if len(pair) != 2:
+    if not isinstance(value, (list, tuple)):
+        return [_integer(op, name, value)] * 2
+    if len(value) not in (1, 2):
         raise ValueError(f"{op}: {name}: expected an integer or two, got {value!r}")
-    return pair
+    return [_integer(op, name, value[0]), _integer(op, name, value[-1])]
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -79,6 +89,7 @@ def conv2d(
     """
     strides = _pair("conv2d", "stride", stride)
     dilations = _pair("conv2d", "dilation", dilation)
+    groups = _integer("conv2d", "groups", groups)
     if isinstance(padding, str):
         padding4 = _named_padding(padding, weight, strides, dilations)
     else:
@@ -123,7 +134,7 @@ def conv_transpose2d(
         _pair("conv_transpose2d", "stride", stride),
         _pair("conv_transpose2d", "padding", padding),
         _pair("conv_transpose2d", "output_padding", output_padding),
-        groups,
+        _integer("conv_transpose2d", "groups", groups),
         _pair("conv_transpose2d", "dilation", dilation),
     )
     if torch.compiler.is_compiling():
@@ -140,6 +151,8 @@ def _named_padding(padding: str, weight: Tensor, stride: list[int], dilation: li
         raise ValueError(f"conv2d: padding: expected integers, 'valid' or 'same', got {padding!r}")
     if stride != [1, 1]:
         raise ValueError(f"conv2d: padding: 'same' expects a stride of 1, got {stride}")
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"conv2d: weight: expected a tensor, got {weight!r}")
     if weight.dim() != 4:
         raise ValueError(f"conv2d: weight: expected shape [K, C/groups, R, S], got {list(weight.shape)}")
     sides: list[int] = []
@@ -147,6 +160,24 @@ def _named_padding(padding: str, weight: Tensor, stride: list[int], dilation: li
         total = step * (size - 1)
         sides += [total // 2, total - total // 2]
     return sides
+
+
+def _flag(op: str, name: str, value: bool) -> bool:
+    """``value``, which must be a bool: a number is most likely another argument in the wrong place.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name}: expected True or False, got {value!r}")
+    return value
+
+
+def _pool_stride(op: str, stride: IntOrPair | None, kernel_size: list[int]) -> list[int]:
+    """The kernel's size where no stride is given; torch takes an empty list or tuple for "not given", too."""
+    if stride is None or (isinstance(stride, (list, tuple)) and not stride):
+        return kernel_size
+    return _pair(op, "stride", stride)
 
 
 def max_pool2d(
@@ -172,10 +203,10 @@ def max_pool2d(
     kernel = _pair("max_pool2d", "kernel_size", kernel_size)
     window = (
         kernel,
-        kernel if stride is None or stride == [] else _pair("max_pool2d", "stride", stride),
+        _pool_stride("max_pool2d", stride, kernel),
         _pair("max_pool2d", "padding", padding),
         _pair("max_pool2d", "dilation", dilation),
-        ceil_mode,
+        _flag("max_pool2d", "ceil_mode", ceil_mode),
     )
     if torch.compiler.is_compiling():
         if return_indices:
@@ -210,11 +241,11 @@ def avg_pool2d(
     kernel = _pair("avg_pool2d", "kernel_size", kernel_size)
     window = (
         kernel,
-        kernel if stride is None or stride == [] else _pair("avg_pool2d", "stride", stride),
+        _pool_stride("avg_pool2d", stride, kernel),
         _pair("avg_pool2d", "padding", padding),
-        ceil_mode,
-        count_include_pad,
-        divisor_override,
+        _flag("avg_pool2d", "ceil_mode", ceil_mode),
+        _flag("avg_pool2d", "count_include_pad", count_include_pad),
+        None if divisor_override is None else _integer("avg_pool2d", "divisor_override", divisor_override),
     )
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.cisdl.avg_pool2d(input, *window)
@@ -245,8 +276,9 @@ def lstm_cell(
     Returns:
         ``(h', c')``, each ``[batch, hidden_size]``.
     """
-    if len(hx) != 2:
-        raise ValueError(f"lstm_cell: hx: expected a pair (h, c), got {len(hx)} tensors")
+    if not isinstance(hx, (list, tuple)) or len(hx) != 2:
+        got = f"{len(hx)} tensors" if isinstance(hx, (list, tuple)) else type(hx).__name__
+        raise ValueError(f"lstm_cell: hx: expected a pair (h, c), got {got}")
     h, c = hx
     if torch.compiler.is_compiling():
         result: tuple[Tensor, Tensor] = torch.ops.cisdl.lstm_cell(input, h, c, w_ih, w_hh, b_ih, b_hh)

@@ -159,6 +159,13 @@ inline void check_pair(const char* op, const char* name, at::IntArrayRef v, int6
               ": expected two integers from ", least, " to ", kMost, ", got ", v);
 }
 
+// As check_pair bounds its numbers: channels times groups must not overflow, not even where there are none.
+inline void check_groups(const char* op, int64_t groups) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  TORCH_CHECK(groups >= 1 && groups <= kMost, op, ": groups: expected an integer from 1 to ", kMost, ", got ",
+              groups);
+}
+
 // ---------------------------------------------------------------------------------------------- running
 
 inline Parallel torch_threads() {
