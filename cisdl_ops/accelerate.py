@@ -81,9 +81,9 @@ def _counterpart(kind: Kind, swaps: Mapping[Kind, Kind]) -> Kind | None:
 
 
 def _is_quantised(module: torch.nn.Module) -> bool:
-    """Whether the module passes on quantised tensors; those quantised dynamically do not."""
-    name = type(module).__module__
-    return name.startswith("torch.ao.nn.") and ".quantized." in name and ".dynamic." not in name
+    """Whether the module passes on quantised tensors: it knows their scale, and is not of the dynamic kind."""
+    origin = type(module).__module__
+    return origin.startswith("torch.ao.nn.") and ".dynamic." not in origin and hasattr(module, "zero_point")
 
 
 def _is_ours_to_read(parameter: Tensor) -> bool:
