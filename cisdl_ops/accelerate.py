@@ -81,7 +81,7 @@ def _counterpart(kind: Kind, swaps: Mapping[Kind, Kind]) -> Kind | None:
 
 
 def _is_quantised(module: torch.nn.Module) -> bool:
-    """Whether the module passes on quantised tensors: it knows their scale, and is not of the dynamic kind."""
+    """Whether the module passes on quantised tensors: it knows their scale, and is not dynamic."""
     origin = type(module).__module__
     return origin.startswith("torch.ao.nn.") and ".dynamic." not in origin and hasattr(module, "zero_point")
 
