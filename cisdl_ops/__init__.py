@@ -15,7 +15,7 @@ from cisdl_ops._info import (
     last_implementation,
     op_names,
 )
-from cisdl_ops.accelerate import accelerate
+from cisdl_ops.accelerate import accelerate, restore
 from cisdl_ops.functional import avg_pool2d, conv2d, conv_transpose2d, linear, lstm_cell, max_pool2d
 
 __version__ = "0.1.0"
@@ -34,4 +34,5 @@ __all__ = [
     "max_pool2d",
     "nn",
     "op_names",
+    "restore",
 ]

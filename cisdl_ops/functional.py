@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from cisdl_ops._load import _C
 
@@ -55,6 +56,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         ``[..., out_features]``.
     """
+    if has_torch_function_variadic(input, weight, bias):
+        overridden: Tensor = handle_torch_function(linear, (input, weight, bias), input, weight, bias)
+        return overridden
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.cisdl.linear(input, weight, bias)
         return result
@@ -87,6 +91,11 @@ def conv2d(
     Returns:
         ``[N, K, P, Q]`` with ``P = (H + padding - dilation*(R-1) - 1) // stride + 1``, or ``[K, P, Q]``.
     """
+    if has_torch_function_variadic(input, weight, bias):
+        overridden: Tensor = handle_torch_function(
+            conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups
+        )
+        return overridden
     strides = _pair("conv2d", "stride", stride)
     dilations = _pair("conv2d", "dilation", dilation)
     groups = _integer("conv2d", "groups", groups)
@@ -130,6 +139,20 @@ def conv_transpose2d(
         ``[N, K, P, Q]`` with ``P = (H-1)*stride - 2*padding + dilation*(R-1) + output_padding + 1``, or
         ``[K, P, Q]``.
     """
+    if has_torch_function_variadic(input, weight, bias):
+        overridden: Tensor = handle_torch_function(
+            conv_transpose2d,
+            (input, weight, bias),
+            input,
+            weight,
+            bias,
+            stride,
+            padding,
+            output_padding,
+            groups,
+            dilation,
+        )
+        return overridden
     options = (
         _pair("conv_transpose2d", "stride", stride),
         _pair("conv_transpose2d", "padding", padding),
@@ -200,6 +223,10 @@ def max_pool2d(
     Returns:
         ``[N, C, P, Q]``, or the pair of it and its indices.
     """
+    if has_torch_function_unary(input):
+        return handle_torch_function(
+            max_pool2d, (input,), input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+        )
     kernel = _pair("max_pool2d", "kernel_size", kernel_size)
     window = (
         kernel,
@@ -238,6 +265,19 @@ def avg_pool2d(
     Returns:
         ``[N, C, P, Q]``.
     """
+    if has_torch_function_unary(input):
+        overridden: Tensor = handle_torch_function(
+            avg_pool2d,
+            (input,),
+            input,
+            kernel_size,
+            stride,
+            padding,
+            ceil_mode,
+            count_include_pad,
+            divisor_override,
+        )
+        return overridden
     kernel = _pair("avg_pool2d", "kernel_size", kernel_size)
     window = (
         kernel,
@@ -276,10 +316,18 @@ def lstm_cell(
     Returns:
         ``(h', c')``, each ``[batch, hidden_size]``.
     """
-    if not isinstance(hx, (list, tuple)) or len(hx) != 2:
-        got = f"{len(hx)} tensors" if isinstance(hx, (list, tuple)) else type(hx).__name__
-        raise ValueError(f"lstm_cell: hx: expected a pair (h, c), got {got}")
-    h, c = hx
+    if isinstance(hx, Tensor):
+        raise ValueError("lstm_cell: hx: expected a pair (h, c), got a tensor")
+    try:
+        h, c = hx
+    except (TypeError, ValueError):
+        got = f"{len(hx)} tensors" if isinstance(hx, list | tuple) else type(hx).__name__
+        raise ValueError(f"lstm_cell: hx: expected a pair (h, c), got {got}") from None
+    if has_torch_function_variadic(input, h, c, w_ih, w_hh, b_ih, b_hh):
+        overridden: tuple[Tensor, Tensor] = handle_torch_function(
+            lstm_cell, (input, h, c, w_ih, w_hh, b_ih, b_hh), input, hx, w_ih, w_hh, b_ih, b_hh
+        )
+        return overridden
     if torch.compiler.is_compiling():
         result: tuple[Tensor, Tensor] = torch.ops.cisdl.lstm_cell(input, h, c, w_ih, w_hh, b_ih, b_hh)
         return result
