@@ -16,12 +16,23 @@ from cisdl_ops._info import (
     op_names,
 )
 from cisdl_ops.accelerate import accelerate, restore
-from cisdl_ops.functional import avg_pool2d, conv2d, conv_transpose2d, linear, lstm_cell, max_pool2d
+from cisdl_ops.functional import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool2d,
+    conv2d,
+    conv_transpose2d,
+    linear,
+    lstm_cell,
+    max_pool2d,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "accelerate",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "avg_pool2d",
     "build_info",
     "conv2d",

@@ -18,6 +18,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary, has
 from cisdl_ops._load import _C
 
 IntOrPair = int | Sequence[int]
+OutputSize = int | Sequence[int | None]
 
 
 def _integer(op: str, name: str, value: Any) -> int:
@@ -291,6 +292,69 @@ def avg_pool2d(
         result: Tensor = torch.ops.cisdl.avg_pool2d(input, *window)
         return result
     return _C.avg_pool2d(input, *window)
+
+
+def _output_size(op: str, value: OutputSize, input: Tensor) -> list[int]:
+    """``value`` as two integers, height first; None in a pair stands for the input's own size.
+
+    Raises:
+        ValueError: neither an integer nor two of them, or the input has no height and width.
+    """
+    if isinstance(value, (int, torch.SymInt)):
+        return [value, value]
+    sizes = list(value) if isinstance(value, Sequence) else []
+    if len(sizes) != 2:
+        raise ValueError(f"{op}: output_size: expected an integer or two, got {value!r}")
+    if input.dim() < 3:
+        raise ValueError(f"{op}: input: expected shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+    return [own if size is None else size for size, own in zip(sizes, input.shape[-2:], strict=True)]
+
+
+def adaptive_max_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    return_indices: bool = False,
+) -> Any:
+    """Maximum over as many windows as asked for; see ``torch.nn.functional.adaptive_max_pool2d``.
+
+    The windows are those of :func:`adaptive_avg_pool2d`; ties and NaN are taken as in :func:`max_pool2d`.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
+        output_size: integer or pair (height, width), of which None keeps the input's size.
+        return_indices: also return where each maximum lies, ``h*W + w``, as int64.
+
+    Returns:
+        ``[N, C, P, Q]`` with ``(P, Q) = output_size``, or the pair of it and its indices.
+    """
+    size = _output_size("adaptive_max_pool2d", output_size, input)
+    if torch.compiler.is_compiling():
+        if return_indices:
+            return torch.ops.cisdl.adaptive_max_pool2d_with_indices(input, size)
+        return torch.ops.cisdl.adaptive_max_pool2d(input, size)
+    if return_indices:
+        return _C.adaptive_max_pool2d_with_indices(input, size)
+    return _C.adaptive_max_pool2d(input, size)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Mean over as many windows as asked for; see ``torch.nn.functional.adaptive_avg_pool2d``.
+
+    Window ``p`` of ``P`` along ``H`` rows is ``floor(p*H/P) <= h < ceil((p+1)*H/P)``, and so along columns:
+    windows differ in size by at most one, and overlap where ``P`` does not divide ``H``.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
+        output_size: integer or pair (height, width), of which None keeps the input's size.
+
+    Returns:
+        ``[N, C, P, Q]`` with ``(P, Q) = output_size``.
+    """
+    size = _output_size("adaptive_avg_pool2d", output_size, input)
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.cisdl.adaptive_avg_pool2d(input, size)
+        return result
+    return _C.adaptive_avg_pool2d(input, size)
 
 
 def lstm_cell(

@@ -118,6 +118,13 @@ def _pool(dtype: torch.dtype, grad: bool) -> list[Sample]:
             | window
             | {"dilation": [1, 1], "flat": False},
         ),
+        *(
+            Sample(
+                "max_pool2d_gather",
+                {"input": x, "indices": indices} | window | {"dilation": [1, 1], "flat": indices is flat},
+            )
+            for indices in (flat, places)
+        ),
         Sample(
             "avg_pool2d",
             {"input": x} | window | {"ceil_mode": False, "count_include_pad": True, "divisor_override": None},
@@ -127,6 +134,23 @@ def _pool(dtype: torch.dtype, grad: bool) -> list[Sample]:
             {"input": x} | window | {"ceil_mode": True, "count_include_pad": False, "divisor_override": 5},
         ),
         Sample("avg_pool2d_backward", back | window | {"count_include_pad": True, "divisor_override": None}),
+    ]
+
+
+def _adaptive_pool(dtype: torch.dtype, grad: bool) -> list[Sample]:
+    x = _t(2, 3, 7, 8, dtype=dtype, grad=grad)
+    last = x.detach().to(memory_format=torch.channels_last).requires_grad_(grad)
+    size, g = [2, 3, 7, 8], _t(2, 3, 3, 5, dtype=dtype)
+    flat = torch.nn.functional.adaptive_max_pool2d(x.detach(), (3, 5), return_indices=True)[1]
+    return [
+        Sample("adaptive_max_pool2d", {"input": x, "output_size": [3, 5]}),
+        Sample("adaptive_max_pool2d", {"input": last, "output_size": [7, 4]}),
+        Sample("adaptive_max_pool2d_with_indices", {"input": x, "output_size": [3, 5]}),
+        Sample("adaptive_max_pool2d_backward", {"grad_output": g, "indices": flat, "input_size": size}),
+        Sample("adaptive_max_pool2d_gather", {"input": x, "indices": flat}),
+        Sample("adaptive_avg_pool2d", {"input": x, "output_size": [3, 5]}),
+        Sample("adaptive_avg_pool2d", {"input": last, "output_size": [7, 4]}),
+        Sample("adaptive_avg_pool2d_backward", {"grad_output": g, "input_size": size}),
     ]
 
 
@@ -164,5 +188,5 @@ def _lstm_cell(dtype: torch.dtype, grad: bool) -> list[Sample]:
 
 def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Sample]:
     """At least one call of every operator."""
-    families = (_linear, _conv2d, _conv_transpose2d, _pool, _lstm_cell)
+    families = (_linear, _conv2d, _conv_transpose2d, _pool, _adaptive_pool, _lstm_cell)
     return [sample for family in families for sample in family(dtype, grad)]

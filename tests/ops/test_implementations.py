@@ -27,6 +27,8 @@ LISTS = {
     ),
     "max_pool2d": ("max_pool2d", "max_pool2d_backward"),
     "avg_pool2d": ("avg_pool2d", "avg_pool2d_backward"),
+    "adaptive_max_pool2d": ("adaptive_max_pool2d", "adaptive_max_pool2d_backward"),
+    "adaptive_avg_pool2d": ("adaptive_avg_pool2d", "adaptive_avg_pool2d_backward"),
     "lstm_cell": ("lstm_cell", "lstm_cell_backward"),
 }
 ENTRIES = [

@@ -29,6 +29,8 @@ SPECIAL = [
         "max_pool2d/unbatched",
         "max_pool2d/indices_unbatched",
         "avg_pool2d/unbatched",
+        "adaptive_max_pool2d/indices_unbatched",
+        "adaptive_avg_pool2d/unbatched",
     )
 ]
 
