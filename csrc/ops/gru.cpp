@@ -35,42 +35,38 @@ Results check_forward(const char* op, const RecurrentInputs& in, const Recurrent
 
 template <class I>
 Results forward(const char* op, const RecurrentInputs& args, const RecurrentOptions& options, bool training) {
-  return check_forward<I>(op, args, options, training);
-}
-
-template <>
-Results forward<int64_t>(const char* op, const RecurrentInputs& args, const RecurrentOptions& options,
-                         bool training) {
   const auto& [form, batch_sizes, reverse, _] = options;
-  const Results results = check_forward<int64_t>(op, args, options, training);
-  const RecurrentInputs in = args.contiguous();
-  const int64_t batch = in.hx.size(0), hidden = in.hx.size(1), units = kGates * hidden;
-  if (results.h_n.numel() == 0) return results;
-  const std::vector<Step> steps = steps_of(form, in.input, batch_sizes, reverse);
-  const int64_t rows = all_rows(steps);
-  const Tensor gates = training ? results.gates : at::empty({rows, units}, in.input.options());
-  const Tensor h_part = at::empty({batch, units}, in.input.options());
-  const bool all_begin = steps.front().rows == batch;
-  if (!all_begin) results.h_n.copy_(in.hx);
-  with_dtype(in.input.scalar_type(), [&](auto t) {
-    using T = decltype(t);
-    T* part = h_part.mutable_data_ptr<T>();
-    T* h = results.h_n.mutable_data_ptr<T>();
-    const T* before = all_begin ? in.hx.const_data_ptr<T>() : h;
-    product<T>(rows, in.input.const_data_ptr<T>(), in.w_ih, in.b_ih, gates.mutable_data_ptr<T>());
-    for (const Step& s : steps) {
-      product<T>(s.rows, before, in.w_hh, in.b_hh, part);
-      run(Op::gru_cell, in.input, of_type<T>(recurrent_kernels()).gru_forward,
-          GruStepForward<T>{{s.rows, hidden},
-                            at_row(gates.mutable_data_ptr<T>(), s.row, units),
-                            part,
-                            before,
-                            h,
-                            at_row(mutable_or_null<T>(results.output), s.row, hidden),
-                            at_row(mutable_or_null<T>(results.h_part_n), s.row, hidden)});
-      before = h;
-    }
-  });
+  const Results results = check_forward<I>(op, args, options, training);
+  if constexpr (std::is_same_v<I, int64_t>) {
+    const RecurrentInputs in = args.contiguous();
+    const int64_t batch = in.hx.size(0), hidden = in.hx.size(1), units = kGates * hidden;
+    if (results.h_n.numel() == 0) return results;
+    const std::vector<Step> steps = steps_of(form, in.input, batch_sizes, reverse);
+    const int64_t rows = all_rows(steps);
+    const Tensor gates = training ? results.gates : at::empty({rows, units}, in.input.options());
+    const Tensor h_part = at::empty({batch, units}, in.input.options());
+    const bool all_begin = steps.front().rows == batch;
+    if (!all_begin) results.h_n.copy_(in.hx);
+    with_dtype(in.input.scalar_type(), [&](auto t) {
+      using T = decltype(t);
+      T* part = h_part.mutable_data_ptr<T>();
+      T* h = results.h_n.mutable_data_ptr<T>();
+      const T* before = all_begin ? in.hx.const_data_ptr<T>() : h;
+      product<T>(rows, in.input.const_data_ptr<T>(), in.w_ih, in.b_ih, gates.mutable_data_ptr<T>());
+      for (const Step& s : steps) {
+        product<T>(s.rows, before, in.w_hh, in.b_hh, part);
+        run(Op::gru_cell, in.input, of_type<T>(recurrent_kernels()).gru_forward,
+            GruStepForward<T>{{s.rows, hidden},
+                              at_row(gates.mutable_data_ptr<T>(), s.row, units),
+                              part,
+                              before,
+                              h,
+                              at_row(mutable_or_null<T>(results.output), s.row, hidden),
+                              at_row(mutable_or_null<T>(results.h_part_n), s.row, hidden)});
+        before = h;
+      }
+    });
+  }
   return results;
 }
 
@@ -97,60 +93,50 @@ Grads check_backward(const char* op, const Tensor& grad_output, const Tensor& gr
 }
 
 template <class I>
-Grads backward(const char* op, const Tensor& grad_output, const Tensor& grad_h_n, const RecurrentInputs& args,
+Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad_h_n, const RecurrentInputs& args,
                const RecurrentOptions& options, const Saved& saved, const Mask6& mask) {
-  return check_backward<I>(op, grad_output, grad_h_n, args, options, saved, mask);
-}
-
-template <>
-Grads backward<int64_t>(const char* op, const Tensor& grad_output_arg, const Tensor& grad_h_n,
-                        const RecurrentInputs& args, const RecurrentOptions& options, const Saved& saved,
-                        const Mask6& mask) {
   const auto& [form, batch_sizes, reverse, _] = options;
-  Grads grads = check_backward<int64_t>(op, grad_output_arg, grad_h_n, args, options, saved, mask);
-  auto& [grad_input, grad_hx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
-  const RecurrentInputs in = args.contiguous();
-  const int64_t hidden = in.hx.size(1), units = kGates * hidden;
-  const Tensor grad_output = grad_output_arg.defined() ? grad_output_arg.contiguous() : Tensor();
-  const Tensor gates = saved.gates.contiguous(), h_part_n = saved.h_part_n.contiguous();
-  const std::vector<Step> steps = steps_of(form, in.input, batch_sizes, reverse);
-  const Tensor hx = states_before(steps, in.hx, form == Form::cell ? in.hx : saved.output.contiguous());
-  const Tensor grad_x_part = at::empty_like(gates), grad_h_part = at::empty_like(gates);
-  const Tensor grad_h = state_gradient(grad_h_n, in.hx), grad_product = at::zeros_like(in.hx);
-  with_dtype(in.input.scalar_type(), [&](auto t) {
-    using T = decltype(t);
-    for (auto s = steps.rbegin(); s != steps.rend(); ++s) {
-      T* da_h = at_row(grad_h_part.mutable_data_ptr<T>(), s->row, units);
-      run(Op::gru_cell_backward, in.input, of_type<T>(recurrent_kernels()).gru_backward,
-          GruStepBackward<T>{{s->rows, hidden},
-                             at_row(data_or_null<T>(grad_output), s->row, hidden),
-                             grad_product.const_data_ptr<T>(),
-                             grad_h.mutable_data_ptr<T>(),
-                             at_row(gates.const_data_ptr<T>(), s->row, units),
-                             at_row(h_part_n.const_data_ptr<T>(), s->row, hidden),
-                             at_row(hx.const_data_ptr<T>(), s->row, hidden),
-                             at_row(grad_x_part.mutable_data_ptr<T>(), s->row, units),
-                             da_h});
-      if (grad_hx.defined() || s + 1 != steps.rend())
-        product_backward<T>(s->rows, da_h, in.w_hh, grad_product.mutable_data_ptr<T>());
-    }
-    if (grad_input.defined())
-      product_backward<T>(all_rows(steps), grad_x_part.const_data_ptr<T>(), in.w_ih,
-                          grad_input.mutable_data_ptr<T>());
-    weight_gradients<T>(grad_x_part, in.input, grad_w_ih, grad_b_ih);
-    weight_gradients<T>(grad_h_part, hx, grad_w_hh, grad_b_hh);
-  });
-  if (grad_hx.defined()) at::add_out(grad_hx, grad_h, grad_product);
+  Grads grads = check_backward<I>(op, grad_output_arg, grad_h_n, args, options, saved, mask);
+  if constexpr (std::is_same_v<I, int64_t>) {
+    auto& [grad_input, grad_hx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
+    const RecurrentInputs in = args.contiguous();
+    const int64_t hidden = in.hx.size(1), units = kGates * hidden;
+    const Tensor grad_output = grad_output_arg.defined() ? grad_output_arg.contiguous() : Tensor();
+    const Tensor gates = saved.gates.contiguous(), h_part_n = saved.h_part_n.contiguous();
+    const std::vector<Step> steps = steps_of(form, in.input, batch_sizes, reverse);
+    const Tensor hx = states_before(form, steps, in.hx, saved.output);
+    const Tensor grad_x_part = at::empty_like(gates), grad_h_part = at::empty_like(gates);
+    const Tensor grad_h = state_gradient(grad_h_n, in.hx, {}), grad_product = at::zeros_like(in.hx);
+    with_dtype(in.input.scalar_type(), [&](auto t) {
+      using T = decltype(t);
+      for (auto s = steps.rbegin(); s != steps.rend(); ++s) {
+        T* da_h = at_row(grad_h_part.mutable_data_ptr<T>(), s->row, units);
+        run(Op::gru_cell_backward, in.input, of_type<T>(recurrent_kernels()).gru_backward,
+            GruStepBackward<T>{{s->rows, hidden},
+                               at_row(data_or_null<T>(grad_output), s->row, hidden),
+                               grad_product.const_data_ptr<T>(),
+                               grad_h.mutable_data_ptr<T>(),
+                               at_row(gates.const_data_ptr<T>(), s->row, units),
+                               at_row(h_part_n.const_data_ptr<T>(), s->row, hidden),
+                               at_row(hx.const_data_ptr<T>(), s->row, hidden),
+                               at_row(grad_x_part.mutable_data_ptr<T>(), s->row, units),
+                               da_h});
+        if (grad_hx.defined() || s + 1 != steps.rend())
+          product_backward<T>(s->rows, da_h, in.w_hh, grad_product.mutable_data_ptr<T>());
+      }
+      if (grad_input.defined())
+        product_backward<T>(all_rows(steps), grad_x_part.const_data_ptr<T>(), in.w_ih,
+                            grad_input.mutable_data_ptr<T>());
+      weight_gradients<T>(grad_x_part, in.input, grad_w_ih, grad_b_ih);
+      weight_gradients<T>(grad_h_part, hx, grad_w_hh, grad_b_hh);
+    });
+    if (grad_hx.defined()) at::add_out(grad_hx, grad_h, grad_product);
+  }
   return grads;
 }
 
 // -------------------------------------------------------------------------------------------------- ops
 // Kernels with I = int64_t, fake ones with I = c10::SymInt.
-
-RecurrentInputs inputs_of(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
-                          const Optional& b_ih = {}, const Optional& b_hh = {}) {
-  return {input, hx, w_ih, w_hh, or_undefined(b_ih), or_undefined(b_hh)};
-}
 
 template <class I>
 Tensor cell(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh, const Optional& b_ih,
@@ -200,18 +186,12 @@ Grads layer_backward(const Optional& grad_output, const Optional& grad_h_n, cons
                      {output, gates, h_part_n}, mask);
 }
 
-// An op's typed handle; a kernel's signature is the op's.
-#define CISDL_OP(name, kernel)                                                  \
-  const auto& name##_op() {                                                     \
-    static const auto op = find_op<decltype(kernel<int64_t>)>("cisdl::" #name); \
-    return op;                                                                  \
-  }
-CISDL_OP(gru_cell, cell)
-CISDL_OP(gru_cell_training, cell_training)
-CISDL_OP(gru_cell_backward, cell_backward)
-CISDL_OP(gru_layer, layer)
-CISDL_OP(gru_layer_training, layer_training)
-CISDL_OP(gru_layer_backward, layer_backward)
+CISDL_OP(gru_cell, (cell<int64_t>))
+CISDL_OP(gru_cell_training, (cell_training<int64_t>))
+CISDL_OP(gru_cell_backward, (cell_backward<int64_t>))
+CISDL_OP(gru_layer, (layer<int64_t>))
+CISDL_OP(gru_layer_training, (layer_training<int64_t>))
+CISDL_OP(gru_layer_backward, (layer_backward<int64_t>))
 
 // ------------------------------------------------------------------------------------------ derivatives
 
@@ -254,9 +234,7 @@ struct Gru {
 
   template <class ResultOf>
   static Variables backward(const Variables& grads, const Variables& in, const ResultOf& results,
-                            const RecurrentOptions& options, const std::vector<bool>& wanted) {
-    Mask6 mask;
-    std::copy(wanted.begin(), wanted.end(), mask.begin());
+                            const RecurrentOptions& options, const Mask6& mask) {
     const auto [input, hx, w_ih, w_hh, b_ih, b_hh] =
         options.form == Form::cell
             ? gru_cell_backward_op().call(grads[1], in[0], in[1], in[2], in[3], results(2), results(3), mask)
@@ -268,11 +246,6 @@ struct Gru {
 };
 
 // The ops on top of `evaluate(inputs, options)`, which gives what Gru::run gives.
-
-Variables variables_of(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
-                       const Optional& b_ih, const Optional& b_hh) {
-  return {input, hx, w_ih, w_hh, or_undefined(b_ih), or_undefined(b_hh)};
-}
 
 template <auto evaluate>
 Tensor cell_by(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh, const Optional& b_ih,

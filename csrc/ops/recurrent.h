@@ -9,8 +9,6 @@
 // for the input and one for each weight. A cell is a layer of one step without an output of its own.
 #pragma once
 
-#include <ATen/ops/zeros.h>
-
 #include <algorithm>
 #include <vector>
 
@@ -29,6 +27,19 @@ struct RecurrentInputs {
     const auto dense = [](const Tensor& t) { return t.defined() ? t.contiguous() : t; };
     return {dense(input), dense(hx), dense(w_ih), dense(w_hh), dense(b_ih), dense(b_hh)};
   }
+};
+
+inline RecurrentInputs inputs_of(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                                 const Optional& b_ih = {}, const Optional& b_hh = {}) {
+  return {input, hx, w_ih, w_hh, or_undefined(b_ih), or_undefined(b_hh)};
+}
+
+// How a call runs, besides its tensors.
+struct RecurrentOptions {
+  Form form;
+  Tensor batch_sizes = {};  // of a packed layer
+  bool reverse = false;
+  Nonlinearity nonlinearity = Nonlinearity::tanh;  // of an RNN
 };
 
 // ----------------------------------------------------------------------------------------------- checks
@@ -146,10 +157,9 @@ inline int64_t all_rows(const std::vector<Step>& steps) {
 
 // For every row of every step the state that it began with, [all rows, state]: hx or the output of the step
 // before.
-inline Tensor states_before(const std::vector<Step>& steps, const Tensor& hx, const Tensor& output) {
-  const int64_t batch = hx.size(0), state = hx.size(1);
-  if (steps.size() == 1 && steps[0].rows == batch) return hx;
-  const Tensor after = output.view({-1, state});
+inline Tensor states_before(Form form, const std::vector<Step>& steps, const Tensor& hx, const Tensor& output) {
+  if (form == Form::cell) return hx;
+  const Tensor after = output.contiguous().view({all_rows(steps), hx.size(1)});
   const Tensor before = at::empty_like(after);
   Step last{0, 0};
   for (const Step& s : steps) {
@@ -166,10 +176,10 @@ T* at_row(T* data, int64_t row, int64_t features) {
   return data ? data + row * features : nullptr;
 }
 
-// A buffer for the gradient of a state, beginning as that of the last one.
-inline Tensor state_gradient(const Tensor& grad, const Tensor& state) {
-  if (!grad.defined()) return at::zeros(state.sizes(), state.options());
-  return at::empty(state.sizes(), state.options()).copy_(grad);
+// Where the gradient of a state lives: in `buffer` if there is one. It begins as that of the last state.
+inline Tensor state_gradient(const Tensor& grad_last, const Tensor& state, const Tensor& buffer) {
+  Tensor grad = buffer.defined() ? buffer : at::empty(state.sizes(), state.options());
+  return grad_last.defined() ? grad.copy_(grad_last) : grad.zero_();
 }
 
 // --------------------------------------------------------------------------------------------- products

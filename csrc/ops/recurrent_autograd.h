@@ -21,12 +21,17 @@
 
 namespace cisdl::ops {
 
-struct RecurrentOptions {
-  Form form;
-  Tensor batch_sizes = {};  // of a packed layer
-  bool reverse = false;
-  Nonlinearity nonlinearity = Nonlinearity::tanh;  // of an RNN
-};
+inline Variables variables_of(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                              const Optional& b_ih, const Optional& b_hh) {
+  return {input, hx, w_ih, w_hh, or_undefined(b_ih), or_undefined(b_hh)};
+}
+
+// The typed handle of an op, name##_op(); `kernel` is one of its kernels, whose signature is the op's.
+#define CISDL_OP(name, kernel)                                                                 \
+  const auto& name##_op() {                                                                    \
+    static const auto op = find_op<std::remove_pointer_t<decltype(&kernel)>>("cisdl::" #name); \
+    return op;                                                                                 \
+  }
 
 template <class Kind>
 class RecurrentBackward : public BackwardNode<Kind::kInputs + 1 + Kind::kStates + Kind::kSaved> {
@@ -50,14 +55,13 @@ class RecurrentBackward : public BackwardNode<Kind::kInputs + 1 + Kind::kStates 
     Variables grads = recorded;
     if (options.form == Form::cell) grads.insert(grads.begin(), Tensor());  // it has no output but the state
     Variables inputs(Kind::kInputs);
-    std::vector<bool> wanted(Kind::kInputs);
+    std::array<bool, Kind::kInputs> wanted;
     for (size_t i = 0; i < Kind::kInputs; ++i) {
       inputs[i] = this->saved(i);
       wanted[i] = this->wanted(i) && inputs[i].defined();
     }
-    if (at::GradMode::is_enabled())
-      return gradients_by_formula([&](const Variables& in) { return Kind::formula(in, options); }, inputs, grads,
-                                  wanted);
+    const auto formula = [&](const Variables& in) { return Kind::formula(in, options); };
+    if (const auto recorded = gradients_by_formula(formula, inputs, grads, wanted)) return *recorded;
     const auto results = [&](size_t i) {
       return i <= Kind::kStates ? this->saved_output(Kind::kInputs + i) : this->saved(Kind::kInputs + i);
     };
