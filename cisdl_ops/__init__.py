@@ -16,7 +16,17 @@ from cisdl_ops._info import (
     op_names,
 )
 from cisdl_ops.accelerate import accelerate
-from cisdl_ops.functional import avg_pool2d, conv2d, conv_transpose2d, linear, lstm_cell, max_pool2d
+from cisdl_ops.functional import (
+    avg_pool2d,
+    conv2d,
+    conv_transpose2d,
+    gru_cell,
+    linear,
+    lstm_cell,
+    max_pool2d,
+    rnn_relu_cell,
+    rnn_tanh_cell,
+)
 
 __version__ = "0.1.0"
 
@@ -27,6 +37,7 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "force_implementation",
+    "gru_cell",
     "implementations",
     "last_implementation",
     "linear",
@@ -34,4 +45,6 @@ __all__ = [
     "max_pool2d",
     "nn",
     "op_names",
+    "rnn_relu_cell",
+    "rnn_tanh_cell",
 ]

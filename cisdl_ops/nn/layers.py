@@ -1,4 +1,4 @@
-"""Modules on our kernels: subclasses of torch's, with the same constructors, attributes and state_dict."""
+"""Linear layers, convolutions and pooling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cisdl_ops import functional
 
-__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "LSTMCell", "Linear", "MaxPool2d"]
+__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "Linear", "MaxPool2d"]
 
 
 class Linear(torch.nn.Linear):
@@ -84,23 +84,3 @@ class AvgPool2d(torch.nn.AvgPool2d):
             self.count_include_pad,
             self.divisor_override,
         )
-
-
-class LSTMCell(torch.nn.LSTMCell):
-    """One LSTM step; see ``torch.nn.LSTMCell``. Takes ``[batch, input_size]`` or ``[input_size]``."""
-
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        if input.dim() not in (1, 2):
-            raise ValueError(
-                f"LSTMCell: input: expected shape [batch, {self.input_size}] or [{self.input_size}], "
-                f"got {list(input.shape)}"
-            )
-        batched = input.dim() == 2
-        if hx is None:
-            zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
-            hx = (zeros, zeros)
-        h, c = hx
-        if not batched:
-            input, h, c = input.unsqueeze(0), h.unsqueeze(0), c.unsqueeze(0)
-        h, c = functional.lstm_cell(input, (h, c), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        return (h, c) if batched else (h.squeeze(0), c.squeeze(0))
