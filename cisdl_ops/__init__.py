@@ -5,6 +5,7 @@ The functions have the signatures and semantics of ``torch.nn.functional``; ``ci
 ``torch.ops.cisdl.<name>``.
 """
 
+from cisdl_ops import _flops as _flops
 from cisdl_ops import _load as _load  # first: refuses a build made for another torch
 from cisdl_ops import _vmap as _vmap
 from cisdl_ops import nn as nn
@@ -22,9 +23,12 @@ from cisdl_ops.functional import (
     avg_pool2d,
     conv2d,
     conv_transpose2d,
+    gru_cell,
     linear,
     lstm_cell,
     max_pool2d,
+    rnn_relu_cell,
+    rnn_tanh_cell,
 )
 
 __version__ = "0.1.0"
@@ -38,6 +42,7 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "force_implementation",
+    "gru_cell",
     "implementations",
     "last_implementation",
     "linear",
@@ -46,4 +51,6 @@ __all__ = [
     "nn",
     "op_names",
     "restore",
+    "rnn_relu_cell",
+    "rnn_tanh_cell",
 ]

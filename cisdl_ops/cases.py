@@ -169,12 +169,13 @@ def _adaptive_pool_flops(case: Case) -> int:
     return prod(lead) * rows * columns
 
 
-def _lstm_cell_flops(case: Case) -> int:
+def _cell_flops(case: Case) -> int:
     batch = case.shapes["input"][0]
     return 2 * batch * (prod(case.shapes["w_ih"]) + prod(case.shapes["w_hh"]))
 
 
 _LSTM_TENSORS = ("input", "hx", "cx", "w_ih", "w_hh", "b_ih", "b_hh")
+_CELL_TENSORS = ("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh")
 _SEPARATE = (Pass("grad_input", ("input",)), Pass("grad_weight", ("weight", "bias")))
 _WHOLE = (Pass("backward", ("input",)),)
 
@@ -249,8 +250,16 @@ OPS: dict[str, Op] = {
             torch.lstm_cell,
             reference.lstm_cell,
             (Pass("backward", _LSTM_TENSORS, work=2),),
-            _lstm_cell_flops,
+            _cell_flops,
             packs_state=True,
+        ),
+        *(
+            Op(name, _CELL_TENSORS, function, plain, (Pass("backward", _CELL_TENSORS, work=2),), _cell_flops)
+            for name, function, plain in (
+                ("gru_cell", torch.gru_cell, reference.gru_cell),
+                ("rnn_tanh_cell", torch.rnn_tanh_cell, reference.rnn_tanh_cell),
+                ("rnn_relu_cell", torch.rnn_relu_cell, reference.rnn_relu_cell),
+            )
         ),
     )
 }
@@ -289,15 +298,16 @@ def _adaptive(
     return Case(op, name, {"input": x}, {"output_size": size, **kwargs}, _tags(tags), values)
 
 
-def _lstm(tags: str, name: str, batch: int, inputs: int, hidden: int, bias: bool = True) -> Case:
-    state, rows = (batch, hidden), 4 * hidden
-    shapes: dict[str, Shape] = {
-        "input": (batch, inputs), "hx": state, "cx": state, "w_ih": (rows, inputs), "w_hh": (rows, hidden),
-    }  # fmt: skip
-    return Case(
-        "lstm_cell", name, shapes | ({"b_ih": (rows,), "b_hh": (rows,)} if bias else {}), {}, _tags(tags)
-    )
+def _cell(op: str, tags: str, name: str, batch: int, inputs: int, hidden: int, bias: bool = True) -> Case:
+    state, rows = (batch, hidden), _GATES[op] * hidden
+    shapes: dict[str, Shape] = {"input": (batch, inputs), "hx": state}
+    shapes |= {"cx": state} if op == "lstm_cell" else {}
+    shapes |= {"w_ih": (rows, inputs), "w_hh": (rows, hidden)}
+    shapes |= {"b_ih": (rows,), "b_hh": (rows,)} if bias else {}
+    return Case(op, name, shapes, {}, _tags(tags))
 
+
+_GATES = {"lstm_cell": 4, "gru_cell": 3, "rnn_tanh_cell": 1, "rnn_relu_cell": 1}
 
 # Sizes on both sides of every vector width in use (4, 8, 16 lanes; 32 and 64 are tile widths).
 _EDGES = (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65)
@@ -584,19 +594,19 @@ def _adaptive_pool_cases() -> Iterator[Case]:
     yield _adaptive(best, test, "indices_large", (1, 2, 67, 71), (8, 9), "ties", return_indices=True)
 
 
-def _lstm_cell_cases() -> Iterator[Case]:
-    yield from (_lstm("test", f"hidden_{n}", 3, 6, n) for n in _EDGES)
-    yield from (_lstm("test", f"batch_{n}", n, 10, 12) for n in (0, *_EDGES))
-    yield from (_lstm("test", f"inputs_{n}", 2, n, 8) for n in (1, 3, 17, 64))
-    yield _lstm("test", "no_bias", 5, 7, 9, bias=False)
-    yield _lstm("test", "no_bias_batch_1", 1, 16, 32, bias=False)
-    yield _lstm("test", "odd_blocks", 37, 53, 67)
-    yield _lstm("grad", "grad", 2, 3, 2)
-    yield _lstm("grad", "grad_no_bias", 1, 2, 3, bias=False)
+def _cell_cases(op: str) -> Iterator[Case]:
+    yield from (_cell(op, "test", f"hidden_{n}", 3, 6, n) for n in _EDGES)
+    yield from (_cell(op, "test", f"batch_{n}", n, 10, 12) for n in (0, *_EDGES))
+    yield from (_cell(op, "test", f"inputs_{n}", 2, n, 8) for n in (1, 3, 17, 64))
+    yield _cell(op, "test", "no_bias", 5, 7, 9, bias=False)
+    yield _cell(op, "test", "no_bias_batch_1", 1, 16, 32, bias=False)
+    yield _cell(op, "test", "odd_blocks", 37, 53, 67)
+    yield _cell(op, "grad", "grad", 2, 3, 2)
+    yield _cell(op, "grad", "grad_no_bias", 1, 2, 3, bias=False)
     for batch in (1, 32, 64, 256):
         for hidden in (128, 256, 512, 1024):
             quick = " quick" if (batch, hidden) in ((1, 256), (64, 128), (64, 512)) else ""
-            yield _lstm(f"bench{quick}", f"h{hidden}_b{batch}", batch, hidden, hidden)
+            yield _cell(op, f"bench{quick}", f"h{hidden}_b{batch}", batch, hidden, hidden)
 
 
 CASES: tuple[Case, ...] = (
@@ -605,7 +615,7 @@ CASES: tuple[Case, ...] = (
     *_conv_transpose2d_cases(),
     *_pool_cases(),
     *_adaptive_pool_cases(),
-    *_lstm_cell_cases(),
+    *(case for op in _GATES for case in _cell_cases(op)),
 )
 
 

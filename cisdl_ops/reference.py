@@ -296,3 +296,53 @@ def lstm_cell(
     i, f, g, o = gates.chunk(4, dim=-1)
     new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(new_c), new_c
+
+
+def gru_cell(
+    input: Tensor,
+    hx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Tensor:
+    """One step of a gated recurrent unit (Cho et al. 2014; as in torch, r scales w_hh h + b_hh).
+
+        ar, az, an = w_ih x + b_ih,  ur, uz, un = w_hh h + b_hh      (three blocks of H rows, in this order)
+        r = sigmoid(ar + ur),  z = sigmoid(az + uz),  n = tanh(an + r * un)
+        h' = (1 - z) * n + z * h
+
+    input [B, I], hx [B, H], w_ih [3H, I], w_hh [3H, H], b_ih and b_hh [3H] or None -> h' [B, H].
+    """
+    ar, az, an = linear(input, w_ih, b_ih).chunk(3, dim=-1)
+    ur, uz, un = linear(hx, w_hh, b_hh).chunk(3, dim=-1)
+    r, z = torch.sigmoid(ar + ur), torch.sigmoid(az + uz)
+    n = torch.tanh(an + r * un)
+    return (1 - z) * n + z * hx
+
+
+def rnn_tanh_cell(
+    input: Tensor,
+    hx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Tensor:
+    """h' = tanh(w_ih x + b_ih + w_hh h + b_hh) (Elman 1990).
+
+    input [B, I], hx [B, H], w_ih [H, I], w_hh [H, H], b_ih and b_hh [H] or None -> h' [B, H].
+    """
+    return torch.tanh(linear(input, w_ih, b_ih) + linear(hx, w_hh, b_hh))
+
+
+def rnn_relu_cell(
+    input: Tensor,
+    hx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Tensor:
+    """h' = max(0, w_ih x + b_ih + w_hh h + b_hh); shapes as in :func:`rnn_tanh_cell`."""
+    return torch.relu(linear(input, w_ih, b_ih) + linear(hx, w_hh, b_hh))

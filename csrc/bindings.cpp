@@ -96,6 +96,28 @@ std::tuple<Tensor, Tensor> lstm_cell(const Tensor& input, const Tensor& hx, cons
   return op.call(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
 }
 
+// A cell with one state: all have the signature of gru_cell.
+using CellSignature = Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const OptTensor&,
+                             const OptTensor&);
+
+Tensor gru_cell(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                const OptTensor& b_ih, const OptTensor& b_hh) {
+  static const auto op = find_op<CellSignature>("cisdl::gru_cell");
+  return op.call(input, hx, w_ih, w_hh, b_ih, b_hh);
+}
+
+Tensor rnn_tanh_cell(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                     const OptTensor& b_ih, const OptTensor& b_hh) {
+  static const auto op = find_op<CellSignature>("cisdl::rnn_tanh_cell");
+  return op.call(input, hx, w_ih, w_hh, b_ih, b_hh);
+}
+
+Tensor rnn_relu_cell(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                     const OptTensor& b_ih, const OptTensor& b_hh) {
+  static const auto op = find_op<CellSignature>("cisdl::rnn_relu_cell");
+  return op.call(input, hx, w_ih, w_hh, b_ih, b_hh);
+}
+
 // GFLOP/s of multiply-adds in registers on `threads` threads: the ceiling that `cisdl bench` measures against.
 // The best of repetitions, each long enough (10 ms a thread) that starting the threads does not count.
 double measure_peak_gflops(bool is_double, int threads, double seconds) {
@@ -138,6 +160,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("adaptive_max_pool2d_with_indices", adaptive_max_pool2d_with_indices, Release());
   m.def("adaptive_avg_pool2d", adaptive_avg_pool2d, Release());
   m.def("lstm_cell", lstm_cell, Release());
+  m.def("gru_cell", gru_cell, Release());
+  m.def("rnn_tanh_cell", rnn_tanh_cell, Release());
+  m.def("rnn_relu_cell", rnn_relu_cell, Release());
 
   m.def("isa", cisdl::isa_name);
   m.def("isas_built", cisdl::isas_built);

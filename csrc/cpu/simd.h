@@ -135,6 +135,20 @@ CISDL_INLINE void store_partial(T* p, Vec<T> v, int64_t n) {
 #endif
 }
 
+// The first n lanes, or all W if n is more.
+template <class T>
+CISDL_INLINE Vec<T> load_up_to(const T* p, int64_t n) {
+  return n >= kWidth<T> ? load(p) : load_partial(p, n);
+}
+
+template <class T>
+CISDL_INLINE void store_up_to(T* p, Vec<T> v, int64_t n) {
+  if (n >= kWidth<T>)
+    store(p, v);
+  else
+    store_partial(p, v, n);
+}
+
 // Lane by lane: mask ? a : b.
 template <class T>
 CISDL_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {

@@ -49,4 +49,17 @@ const char* run(const LstmCellForward<T>& args, void* stream);
 template <class T>
 const char* run(const LstmCellBackward<T>& args, void* stream);
 
+template <class T>
+const char* run(const LstmStepForward<T>& args, void* stream);
+template <class T>
+const char* run(const LstmStepBackward<T>& args, void* stream);
+template <class T>
+const char* run(const GruStepForward<T>& args, void* stream);
+template <class T>
+const char* run(const GruStepBackward<T>& args, void* stream);
+template <class T>
+const char* run(const RnnStepForward<T>& args, void* stream);
+template <class T>
+const char* run(const RnnStepBackward<T>& args, void* stream);
+
 }  // namespace cisdl::cuda

@@ -15,7 +15,9 @@ struct Rule {
   const char* op;
   int state;
 };
-constexpr Rule kRules[] = {{"linear", -1}, {"conv2d", -1}, {"conv_transpose2d", -1}, {"lstm_cell", 2}};
+constexpr Rule kRules[] = {
+    {"linear", -1},  {"conv2d", -1},   {"conv_transpose2d", -1}, {"lstm_cell", 2},      {"lstm_layer", -1},
+    {"gru_cell", 1}, {"gru_layer", 1}, {"rnn_tanh_cell", -1},    {"rnn_relu_cell", -1}, {"rnn_layer", -1}};
 
 template <c10::DeviceType device>
 void autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack) {

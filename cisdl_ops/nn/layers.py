@@ -1,4 +1,4 @@
-"""Modules on our kernels: subclasses of torch's, with the same constructors, attributes and state_dict."""
+"""Linear layers, convolutions and pooling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Proxy
 
 from cisdl_ops import functional
 
@@ -16,24 +15,12 @@ __all__ = [
     "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",
-    "LSTMCell",
     "LazyConv2d",
     "LazyConvTranspose2d",
     "LazyLinear",
     "Linear",
     "MaxPool2d",
 ]
-
-
-def one_node(module: torch.nn.Module, input: Proxy, hx: Any) -> Any:
-    """The call of a recurrent module as one node of a ``torch.fx`` graph.
-
-    ``torch.fx.symbolic_trace`` makes one of every module of torch's. Ours it enters, down to the functions;
-    but a recurrent module asks its input for its shape, which a symbol has not.
-    """
-    tracer: Any = input.tracer
-    arguments = (input,) if hx is None else (input, hx)
-    return tracer.create_proxy("call_module", tracer.path_of_module(module), arguments, {})
 
 
 class Linear(torch.nn.Linear):
@@ -124,29 +111,6 @@ class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
     def forward(self, input: Tensor) -> Tensor:
         size: Any = self.output_size
         return functional.adaptive_avg_pool2d(input, size)
-
-
-class LSTMCell(torch.nn.LSTMCell):
-    """One LSTM step; see ``torch.nn.LSTMCell``. Takes ``[batch, input_size]`` or ``[input_size]``."""
-
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        if isinstance(input, Proxy):
-            node: tuple[Tensor, Tensor] = one_node(self, input, hx)
-            return node
-        if input.dim() not in (1, 2):
-            raise ValueError(
-                f"LSTMCell: input: expected shape [batch, {self.input_size}] or [{self.input_size}], "
-                f"got {list(input.shape)}"
-            )
-        batched = input.dim() == 2
-        if hx is None:
-            zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
-            hx = (zeros, zeros)
-        h, c = hx
-        if not batched:
-            input, h, c = input.unsqueeze(0), h.unsqueeze(0), c.unsqueeze(0)
-        h, c = functional.lstm_cell(input, (h, c), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        return (h, c) if batched else (h.squeeze(0), c.squeeze(0))
 
 
 class LazyLinear(torch.nn.LazyLinear, Linear):
