@@ -11,6 +11,7 @@ from torch import Tensor
 from cisdl_ops.cases import Function
 from cisdl_ops.reference import Pair, adaptive_output_size, conv2d_padding, pool_output_size
 
+from .emulated_steps import GruCell, LstmStep, RnnCell, given
 from .machine import Machine
 
 Numbers = tuple[int, ...]  # a problem's sizes and options
@@ -21,10 +22,6 @@ NONE, WINDOW, FLAT = 0, 1, 2
 
 def as_pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
-
-
-def _if(wanted: bool, like: Tensor) -> Tensor | None:
-    return torch.empty_like(like) if wanted else None
 
 
 class _Linear(torch.autograd.Function):
@@ -42,7 +39,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         _, for_input, for_weight, for_bias = ctx.needs_input_grad
-        grads = [_if(for_input, input), _if(for_weight, weight), _if(for_bias, weight[:, :1].flatten())]
+        grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, :1].flatten())]
         if for_bias:
             grads[2] = weight.new_empty(weight.shape[0])
         if for_input:
@@ -74,7 +71,7 @@ class _Conv2d(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         _, _, _, for_input, for_weight, for_bias = ctx.needs_input_grad
-        grads = [_if(for_input, input), _if(for_weight, weight), _if(for_bias, weight[:, 0, 0, 0])]
+        grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, 0, 0, 0])]
         if for_input:
             ctx.machine.run("conv2d_backward_input", ctx.numbers, [grad_output, weight], grads[:1], ctx.nhwc)
         if for_weight or for_bias:
@@ -99,7 +96,7 @@ class _ConvTranspose2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        grads = [_if(ctx.needs_input_grad[3], input), _if(ctx.needs_input_grad[4], weight)]
+        grads = [given(ctx.needs_input_grad[3], input), given(ctx.needs_input_grad[4], weight)]
         if grads[0] is not None:
             ctx.machine.run("conv2d_forward", ctx.numbers, [grad_output, weight, None], grads[:1], ctx.nhwc)
         if grads[1] is not None:
@@ -193,7 +190,7 @@ class _LstmCell(torch.autograd.Function):
         batch, hidden = hx.shape
         ctx.machine, ctx.sizes = machine, (batch, input.shape[1], hidden)
         h, c = torch.empty_like(hx), torch.empty_like(cx)
-        gates = _if(any(ctx.needs_input_grad), hx.new_empty(batch, 4 * hidden))
+        gates = given(any(ctx.needs_input_grad), hx.new_empty(batch, 4 * hidden))
         machine.run("lstm_cell_forward", ctx.sizes, tensors, [h, c, gates])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(input, hx, cx, w_ih, w_hh, c, gates)
@@ -203,8 +200,8 @@ class _LstmCell(torch.autograd.Function):
     def backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, c, gates = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
-        grads = [_if(one, like) for one, like in zip(wanted, inputs, strict=False)]
-        grad_bias = _if(any(wanted[5:]), gates.new_empty(gates.shape[1]))
+        grads = [given(one, like) for one, like in zip(wanted, inputs, strict=False)]
+        grad_bias = given(any(wanted[5:]), gates.new_empty(gates.shape[1]))
         outputs = [torch.empty_like(gates), *grads, grad_bias]
         ctx.machine.run("lstm_cell_backward", ctx.sizes, [grad_h, grad_c, *inputs, c, gates], outputs)
         return None, *grads, *(grad_bias if one else None for one in wanted[5:])
@@ -369,4 +366,28 @@ class Emulated:
         b_hh: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         result: tuple[Tensor, Tensor] = _LstmCell.apply(self.machine, input, *hx, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
+        return result
+
+    def lstm_step(
+        self,
+        input: Tensor,
+        hx: tuple[Tensor, Tensor],
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None = None,
+        b_hh: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = LstmStep.apply(self.machine, input, *hx, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
+        return result
+
+    def gru_cell(self, *tensors: Tensor | None) -> Tensor:
+        result: Tensor = GruCell.apply(self.machine, *tensors)  # type: ignore[no-untyped-call]
+        return result
+
+    def rnn_tanh_cell(self, *tensors: Tensor | None) -> Tensor:
+        result: Tensor = RnnCell.apply(self.machine, 0, *tensors)  # type: ignore[no-untyped-call]
+        return result
+
+    def rnn_relu_cell(self, *tensors: Tensor | None) -> Tensor:
+        result: Tensor = RnnCell.apply(self.machine, 1, *tensors)  # type: ignore[no-untyped-call]
         return result

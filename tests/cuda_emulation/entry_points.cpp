@@ -19,6 +19,7 @@ struct Numbers {
     return p;
   }
   Layout layout() { return static_cast<Layout>((*this)()); }
+  Nonlinearity nonlinearity() { return static_cast<Nonlinearity>((*this)()); }
   PoolIndex pool_index() { return static_cast<PoolIndex>((*this)()); }
 };
 
@@ -73,6 +74,18 @@ const char* call(const char* name, Numbers n, Tensors t) {
     return cuda::run(
         LstmCellBackward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t, t, t, t, t, t, t},
         nullptr);
+  if (is("lstm_step_forward"))
+    return cuda::run(LstmStepForward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t}, nullptr);
+  if (is("lstm_step_backward"))
+    return cuda::run(LstmStepBackward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t, t}, nullptr);
+  if (is("gru_step_forward"))
+    return cuda::run(GruStepForward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t}, nullptr);
+  if (is("gru_step_backward"))
+    return cuda::run(GruStepBackward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t, t, t}, nullptr);
+  if (is("rnn_step_forward"))
+    return cuda::run(RnnStepForward<T>{n.problem<RecurrentStep>(), n.nonlinearity(), t, t, t, t}, nullptr);
+  if (is("rnn_step_backward"))
+    return cuda::run(RnnStepBackward<T>{n.problem<RecurrentStep>(), n.nonlinearity(), t, t, t, t}, nullptr);
   return "unknown problem";
 }
 

@@ -97,6 +97,17 @@ def test_gather(case: Case, flat: bool, machine: Machine) -> None:
             assert torch.equal(gather(other, indices, **window), expected)
 
 
+@pytest.mark.parametrize("case", select("test", "lstm_cell"), ids=_name)
+def test_lstm_cell_as_a_step_of_a_layer(case: Case, machine: Machine) -> None:
+    """The kernels of cisdl::lstm_layer, which no case of the table reaches."""
+    inputs = case.inputs(requires_grad=True)
+    machine.configure(ORDERS[-1])
+    outcome = tolerance.run(case, Emulated(machine).lstm_step, inputs)
+    by_torch = tolerance.run(case, OPS[case.op].torch, tolerance.copies(inputs))
+    compared = tolerance.compare(outcome, by_torch, tolerance.exact(case, inputs))
+    assert not [one.complaint for one in compared if one.complaint]
+
+
 @pytest.mark.parametrize("case", select("grad"), ids=_name)
 def test_without_gradient(case: Case, machine: Machine) -> None:
     """Inference (no pooling indices, no LSTM gates) gives what training gives."""
@@ -107,7 +118,7 @@ def test_without_gradient(case: Case, machine: Machine) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("identifier", ["linear/grad", "conv2d/grad", "lstm_cell/grad"])
+@pytest.mark.parametrize("identifier", ["linear/grad", "conv2d/grad", "lstm_cell/grad", "gru_cell/grad"])
 def test_single_gradients(identifier: str, machine: Machine) -> None:
     """Each gradient asked for alone, the others null pointers, is what it is among all."""
     case = _case(identifier)

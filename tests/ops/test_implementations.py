@@ -30,6 +30,7 @@ LISTS = {
     "adaptive_max_pool2d": ("adaptive_max_pool2d", "adaptive_max_pool2d_backward"),
     "adaptive_avg_pool2d": ("adaptive_avg_pool2d", "adaptive_avg_pool2d_backward"),
     "lstm_cell": ("lstm_cell", "lstm_cell_backward"),
+    **{op: (op, f"{op}_backward") for op in ("gru_cell", "rnn_tanh_cell", "rnn_relu_cell")},
 }
 ENTRIES = [
     (op, entry, name)
