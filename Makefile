@@ -41,7 +41,7 @@ test-isa: install  ## the kernels' tests on every instruction set that this CPU 
 test-large: install  ## more than 2^31 elements in a tensor, as far as memory allows
 	$(BIN)/python -m pytest -m large -rs tests/ops/test_large.py
 
-sanitize: install  ## the case table under the address, undefined-behaviour and thread sanitizers
+sanitize: $(DEPS)  ## the case table under the address, undefined-behaviour and thread sanitizers
 	@$(BIN)/python -m tests.sanitize
 
 lint: install  ## ruff, mypy --strict, clang-format
