@@ -534,6 +534,7 @@ def _pool_cases() -> Iterator[Case]:
     )
     yield _pool(best, test, "dilation", (2, 3, 12, 13), 3, stride=2, dilation=2, return_indices=True)
     yield _pool(best, test, "dilation_padding", (1, 2, 11, 9), (2, 3), stride=1, padding=1, dilation=(1, 2))
+    yield _pool(best, test, "dilation_channels", (2, 33, 9, 8), 3, "ties", stride=1, padding=1, dilation=2)
     yield _pool(best, test, "dilation_ceil", (1, 2, 10, 12), 2, stride=3, dilation=(3, 2), ceil_mode=True)
     yield _pool(best, "grad", "grad_dilation", (1, 2, 6, 5), 2, dilation=2, stride=1)
 
