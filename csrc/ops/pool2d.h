@@ -32,11 +32,13 @@ template <class I>
 I pooled_size(const PoolOptions& o, int dim, const I& in, bool ceil_mode) {
   const int64_t kernel = o.kernel_size[dim], stride = o.stride[dim], pad = o.padding[dim];
   const int64_t reach = (kernel - 1) * o.dilation[dim] + 1;
-  const I padded = in + 2 * pad;
-  TORCH_CHECK(padded >= reach, o.op, ": input: expected a padded ", dim == 0 ? "height" : "width", " of at least ",
-              reach, " (kernel_size of ", kernel, " with dilation ", o.dilation[dim], "), got ", padded);
-  if (!ceil_mode) return (padded - reach) / stride + 1;
-  const I out = (padded - reach + (stride - 1)) / stride + 1;
+  // In ceil mode a window may begin in the image and reach up to a stride beyond the padding.
+  const I room = in + 2 * pad + (ceil_mode ? stride - 1 : 0);
+  TORCH_CHECK(room >= reach, o.op, ": input: expected a padded ", dim == 0 ? "height" : "width", " of at least ",
+              reach - (ceil_mode ? stride - 1 : 0), " (kernel_size of ", kernel, " with dilation ", o.dilation[dim],
+              "), got ", in + 2 * pad);
+  const I out = (room - reach) / stride + 1;
+  if (!ceil_mode) return out;
   // The last window must start inside the image or its left padding, or it would see nothing.
   if ((out - 1) * stride >= in + pad) return out - 1;
   return out;
@@ -50,8 +52,9 @@ Shape<I> pooled_shape(c10::ArrayRef<I> input, const PoolOptions& o, bool ceil_mo
   check_pair(o.op, "padding", o.padding, 0);
   check_pair(o.op, "dilation", o.dilation, 1);
   for (int d = 0; d < 2; ++d)
-    TORCH_CHECK(o.padding[d] <= o.kernel_size[d] / 2, o.op,
-                ": padding: expected at most half of kernel_size = ", o.kernel_size, ", got ", o.padding);
+    TORCH_CHECK(o.padding[d] <= ((o.kernel_size[d] - 1) * o.dilation[d] + 1) / 2, o.op,
+                ": padding: expected at most half of what a window reaches (kernel_size ", o.kernel_size,
+                ", dilation ", o.dilation, "), got ", o.padding);
   const auto x = pooled_image<I>(o.op, "input", input);
   const I h = pooled_size<I>(o, 0, x.h, ceil_mode);
   return x.with(x.c, h, pooled_size<I>(o, 1, x.w, ceil_mode));

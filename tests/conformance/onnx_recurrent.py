@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tests.conformance import pending
+import cisdl_ops
 
 Attributes = dict[str, Any]
 
@@ -109,7 +109,7 @@ def layer(
     direction = attributes.get("direction", b"forward").decode()
     batch_first, hidden = bool(attributes.get("layout", 0)), r.shape[2]
     batch = x.shape[0 if batch_first else 1]
-    module = pending.module(name)(
+    module = getattr(cisdl_ops.nn, name)(
         x.shape[2], hidden, batch_first=batch_first, bidirectional=direction != "forward", **options
     ).to(x.dtype)
 

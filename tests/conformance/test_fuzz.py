@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import pending
 from tests.conformance.fuzz_arguments import GOOD, WITH_NUMBERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +47,6 @@ def fuzz(op: str, folder: Path, *properties: str) -> int:
 
 @pytest.mark.parametrize("op", GOOD)
 def test_function(op: str, tmp_path: Path, record_property: Record) -> None:
-    pending.op(op)
     absurd = ["absurd"] if op in WITH_NUMBERS else []
     record_property("samples", fuzz(op, tmp_path, "good", "spoiled", *absurd))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from tests.conformance import pending
+import cisdl_ops
 from tests.conformance.agreement import FLOATING, Arguments, complaints, in_double, leaf, name_of, run
 
 MODULES = (
@@ -62,7 +62,7 @@ def pairs(
     name: str, dtype: torch.dtype, training: bool
 ) -> Iterator[tuple[int, Arguments, torch.nn.Module, torch.nn.Module]]:
     """(number, forward arguments, ours, torch's with the same weights) of every sample."""
-    ours = pending.module(name)
+    ours = getattr(cisdl_ops.nn, name)
     for i, sample in enumerate(module_inputs(name, dtype, training)):
         arguments = Arguments(tuple(sample.forward_input.args), dict(sample.forward_input.kwargs))
         theirs = build(getattr(torch.nn, name), sample, dtype, training)
@@ -93,7 +93,6 @@ def bits_of(module: torch.nn.Module, arguments: Arguments) -> list[Tensor]:
 @every_dtype
 @train_and_eval
 def test_samples(subtests: pytest.Subtests, name: str, dtype: torch.dtype, training: bool) -> None:
-    pending.dtype_of_module(name, dtype)
     for i, arguments, ours, theirs in pairs(name, dtype, training):
         with subtests.test(name, sample=i):
             assert_modules_agree(ours, theirs, arguments, dtype)
@@ -154,7 +153,7 @@ def test_error_inputs(subtests: pytest.Subtests, name: str) -> None:
     """Bad constructions are refused with torch's words, bad inputs with ours."""
     from torch.testing._internal.common_modules import ModuleErrorEnum
 
-    ours, info = pending.module(name), module_info(name)
+    ours, info = getattr(cisdl_ops.nn, name), module_info(name)
     if info.module_error_inputs_func is None:
         pytest.skip(f"torch has no error inputs for {name}")
     for i, error in enumerate(
@@ -177,8 +176,10 @@ def test_error_inputs(subtests: pytest.Subtests, name: str) -> None:
 
 @every_module
 def test_is_torchs_class(name: str) -> None:
-    """Code that asks isinstance(module, torch.nn.X), and there is much, keeps working."""
-    assert issubclass(pending.module(name), getattr(torch.nn, name))
+    """Code that asks isinstance(module, torch.nn.X) keeps working; of the three whose classes torch.compile
+    refuses, the base class."""
+    known = torch.nn.RNNBase if name in ("LSTM", "GRU", "RNN") else getattr(torch.nn, name)
+    assert issubclass(getattr(cisdl_ops.nn, name), known)
 
 
 def test_samples_have_tensors() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from tests.conformance import pending
+import cisdl_ops
 from tests.conformance.agreement import FLOATING, Arguments, assert_agree, leaf, name_of, run
 
 OPS = (
@@ -59,14 +59,13 @@ def arguments_of(sample: Any) -> Arguments:
 def supported(name: str, dtype: torch.dtype) -> None:
     if dtype not in op_info(name).supported_dtypes("cpu"):
         pytest.skip(f"torch itself has no {name} in {name_of(dtype)} on the CPU")
-    pending.dtype_of_op(name, dtype)
 
 
 @every_op
 @every_dtype
 def test_samples(subtests: pytest.Subtests, name: str, dtype: torch.dtype) -> None:
     """Outputs and gradients."""
-    ours = pending.op(name)
+    ours = getattr(cisdl_ops, name)
     supported(name, dtype)
     for i, sample in enumerate(samples(name, dtype)):
         with subtests.test(name, sample=i):
@@ -76,7 +75,7 @@ def test_samples(subtests: pytest.Subtests, name: str, dtype: torch.dtype) -> No
 @every_op
 def test_noncontiguous_samples(subtests: pytest.Subtests, name: str) -> None:
     """The same values between others in memory."""
-    ours = pending.op(name)
+    ours = getattr(cisdl_ops, name)
     for i, sample in enumerate(samples(name, torch.float32)):
         with subtests.test(name, sample=i):
             assert_agree(ours, theirs(name), arguments_of(sample.noncontiguous()), torch.float32)
@@ -85,7 +84,7 @@ def test_noncontiguous_samples(subtests: pytest.Subtests, name: str) -> None:
 @pytest.mark.parametrize("name", OPS_ON_IMAGES)
 def test_channels_last_samples(subtests: pytest.Subtests, name: str) -> None:
     """The result keeps the layout, as torch's does."""
-    ours = pending.op(name)
+    ours = getattr(cisdl_ops, name)
 
     def to_channels_last(tensor: Tensor) -> Tensor:
         if tensor.dim() != 4:
@@ -109,7 +108,7 @@ def test_channels_last_samples(subtests: pytest.Subtests, name: str) -> None:
 @every_op
 def test_each_gradient_alone(subtests: pytest.Subtests, name: str) -> None:
     """A gradient does not depend on which others are wanted."""
-    ours = pending.op(name)
+    ours = getattr(cisdl_ops, name)
     for i, sample in enumerate(samples(name, torch.float32)):
         arguments = arguments_of(sample)
         count = len(arguments.tensors())
@@ -126,7 +125,7 @@ def test_each_gradient_alone(subtests: pytest.Subtests, name: str) -> None:
 
 def differentiable_samples(name: str) -> Iterator[tuple[int, Callable[..., Any], list[Tensor]]]:
     """Each sample in float64 as a function of the tensors that have a derivative."""
-    ours = pending.op(name)
+    ours = getattr(cisdl_ops, name)
     for i, sample in enumerate(samples(name, torch.float64)):
         flat, spec = tree_flatten((arguments_of(sample).args, arguments_of(sample).kwargs))
         places = [place for place, value in enumerate(flat) if isinstance(value, Tensor)]
@@ -150,15 +149,13 @@ def test_derivatives(subtests: pytest.Subtests, name: str, order: str) -> None:
     fast = len(samples(name, torch.float64)) > MANY
     for i, function, tensors in differentiable_samples(name):
         with subtests.test(name, sample=i):
-            pending.second_derivatives(
-                name, lambda f=function, t=tensors: check(f, t, fast_mode=fast, check_undefined_grad=not fast)
-            )
+            check(function, tensors, fast_mode=fast, check_undefined_grad=not fast)
 
 
 @every_op
 def test_error_inputs(subtests: pytest.Subtests, name: str) -> None:
     """What torch refuses we refuse, in words that begin with the op's name."""
-    ours = pending.op(name)
+    ours = getattr(cisdl_ops, name)
     if op_info(name).error_inputs_func is None:
         pytest.skip(f"torch has no error inputs for {name}")
     for i, error in enumerate(op_info(name).error_inputs("cpu")):
@@ -172,7 +169,7 @@ def test_error_inputs(subtests: pytest.Subtests, name: str) -> None:
 @every_op
 def test_other_dtypes_are_refused(subtests: pytest.Subtests, name: str) -> None:
     """Integers and complex numbers, which some of torch's kernels take, are refused by name."""
-    ours = pending.op(name)
+    ours = getattr(cisdl_ops, name)
     others = sorted(op_info(name).supported_dtypes("cpu") - set(FLOATING), key=str)
     if not others:
         pytest.skip(f"torch's {name} takes floating-point tensors only, as ours")

@@ -99,7 +99,9 @@ def test_every_combination(kind: str, form: str, with_states: bool) -> None:
     """In float64, with memory that holds NaN until it is written."""
     flags = (False, True)
     projections = (0, 2) if kind == "lstm" else (0,)
-    for layers, bidirectional, batch_first, bias, proj_size in product((1, 2), flags, flags, flags, projections):
+    for layers, bidirectional, batch_first, bias, proj_size in product(
+        (1, 2), flags, flags, flags, projections
+    ):
         options: dict[str, Any] = {
             "num_layers": layers,
             "bidirectional": bidirectional,
@@ -112,7 +114,9 @@ def test_every_combination(kind: str, form: str, with_states: bool) -> None:
         with poisoned_memory():
             got = results_and_gradients(ours, form, with_states, torch.float64)
         expected = results_and_gradients(theirs, form, with_states, torch.float64)
-        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10, msg=lambda m, o=options: f"{o}\n{m}")
+        torch.testing.assert_close(
+            got, expected, rtol=1e-10, atol=1e-10, msg=lambda m, o=options: f"{o}\n{m}"
+        )
 
 
 @pytest.mark.parametrize("form", ["dense", "packed"])
@@ -172,9 +176,9 @@ def test_construction(kind: str) -> None:
     bad: list[dict[str, Any]] = [{"dropout": 2}, {"hidden_size": 0}, {"num_layers": 0}, {"bias": 1}]
     bad += [{"proj_size": 2 if name != "LSTM" else HIDDEN}, {"nonlinearity": "sin"}]
     for wrong in bad:
-        assert refusal(lambda w=wrong: getattr(nn, name)(**({"input_size": 3, "hidden_size": 5} | w))) == refusal(
-            lambda w=wrong: getattr(torch.nn, name)(**({"input_size": 3, "hidden_size": 5} | w))
-        )
+        assert refusal(
+            lambda w=wrong: getattr(nn, name)(**({"input_size": 3, "hidden_size": 5} | w))
+        ) == refusal(lambda w=wrong: getattr(torch.nn, name)(**({"input_size": 3, "hidden_size": 5} | w)))
 
 
 def refusal(run: Callable[[], Any]) -> tuple[type[Exception], str]:
