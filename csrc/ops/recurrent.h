@@ -130,6 +130,18 @@ struct Step {
   int64_t row, rows;
 };
 
+// The values of batch_sizes. torch.func.grad and jvp wrap every tensor, and what is wrapped has no memory to look
+// at.
+inline std::vector<int64_t> values_of(const Tensor& batch_sizes) {
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet kWrapped({DispatchKey::FuncTorchGradWrapper, DispatchKey::FuncTorchBatched});
+  std::vector<int64_t> values(batch_sizes.size(0));
+  const bool wrapped = batch_sizes.key_set().has_any(kWrapped);
+  for (int64_t t = 0; t < batch_sizes.size(0); ++t)
+    values[t] = wrapped ? batch_sizes.select(0, t).item<int64_t>() : batch_sizes.accessor<int64_t, 1>()[t];
+  return values;
+}
+
 // The steps of a layer in the order in which forward takes them. `input`: [steps, batch, ...], [batch, ...] of a
 // cell, or [all rows, ...] with batch_sizes.
 inline std::vector<Step> steps_of(Form form, const Tensor& input, const Tensor& batch_sizes, bool reverse) {
@@ -138,9 +150,11 @@ inline std::vector<Step> steps_of(Form form, const Tensor& input, const Tensor& 
   if (form == Form::cell) {
     steps = {{0, size(0)}};
   } else if (batch_sizes.defined()) {
-    const auto sizes = batch_sizes.accessor<int64_t, 1>();
     int64_t row = 0;
-    for (int64_t t = 0; t < sizes.size(0); row += sizes[t++]) steps.push_back({row, sizes[t]});
+    for (const int64_t rows : values_of(batch_sizes)) {
+      steps.push_back({row, rows});
+      row += rows;
+    }
   } else {
     const int64_t count = size(0), batch = size(1);
     for (int64_t t = 0; t < count; ++t) steps.push_back({t * batch, batch});

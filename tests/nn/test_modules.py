@@ -142,7 +142,7 @@ def test_accelerate_swaps_in_place_and_keeps_everything() -> None:
 
     assert cisdl_ops.accelerate(model) is model
     kinds = {type(m).__name__: type(m).__module__ for m in model.modules()}
-    assert {kinds[k] for k in ("Conv2d", "MaxPool2d", "AvgPool2d", "Linear")} == {"cisdl_ops.nn"}
+    assert {kinds[k] for k in ("Conv2d", "MaxPool2d", "AvgPool2d", "Linear")} == {"cisdl_ops.nn.layers"}
     assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
     assert not any(m.training for m in model.modules())
 

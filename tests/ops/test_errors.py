@@ -36,6 +36,17 @@ VALID: dict[str, dict[str, Any]] = {
         "b_ih": torch.randn(20),
         "b_hh": torch.randn(20),
     },
+    **{
+        op: {
+            "input": torch.randn(3, 4),
+            "hx": torch.randn(3, 5),
+            "w_ih": torch.randn(rows, 4),
+            "w_hh": torch.randn(rows, 5),
+            "b_ih": torch.randn(rows),
+            "b_hh": torch.randn(rows),
+        }
+        for op, rows in (("gru_cell", 15), ("rnn_tanh_cell", 5), ("rnn_relu_cell", 5))
+    },
 }
 
 # op, what is changed, the argument that the message has to name
@@ -156,6 +167,25 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("lstm_cell", {"b_ih": torch.randn(5)}, "b_ih"),
     ("lstm_cell", {"b_hh": torch.randn(20, 1)}, "b_hh"),
     ("lstm_cell", {"b_hh": torch.randn(20, device="meta")}, "b_hh"),
+    *(
+        (op, change, name)
+        for op in ("gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+        for change, name in (
+            ({"input": torch.randn(3, 6)}, "w_ih"),
+            ({"input": torch.randn(4)}, "input"),
+            ({"input": torch.randn(2, 3, 4)}, "input"),
+            ({"input": torch.ones(3, 4, dtype=torch.int64)}, "input"),
+            ({"hx": torch.randn(2, 5)}, "hx"),
+            ({"hx": torch.randn(5)}, "hx"),
+            ({"hx": torch.randn(3, 5).double()}, "hx"),
+            ({"w_ih": torch.randn(19, 4)}, "w_ih"),
+            ({"w_hh": torch.randn(20, 5)}, "w_hh"),
+            ({"w_hh": torch.randn(5)}, "w_hh"),
+            ({"b_ih": torch.randn(4)}, "b_ih"),
+            ({"b_hh": torch.randn(20, 1)}, "b_hh"),
+            ({"b_hh": torch.randn(20, device="meta")}, "b_hh"),
+        )
+    ),
 ]
 
 

@@ -35,6 +35,8 @@ REPRESENTATIVE = [
         "adaptive_avg_pool2d/large_plane",
         "lstm_cell/hidden_33",
         "lstm_cell/batch_1",
+        "gru_cell/hidden_33",
+        "rnn_relu_cell/hidden_33",
     )
 ]
 

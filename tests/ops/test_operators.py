@@ -27,6 +27,9 @@ COMPILED = [
     "adaptive_avg_pool2d/own_height",
     "lstm_cell/no_bias",
     "lstm_cell/hidden_9",
+    "gru_cell/hidden_9",
+    "rnn_tanh_cell/no_bias",
+    "rnn_relu_cell/hidden_9",
 ]
 
 
