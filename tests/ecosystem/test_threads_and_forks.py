@@ -32,7 +32,7 @@ def steps(task: Task, model: nn.Module, batch: Batch) -> list[Tensor]:
 @pytest.mark.parametrize("intraop", [1, 2])
 @pytest.mark.parametrize("name", ["unet", "alexnet", "translator", "tagger"])
 def test_threads_do_not_disturb_each_other(name: str, intraop: int) -> None:
-    """Four threads at once give, bit by bit, what they give one after the other: scratch is each one's own."""
+    """Four threads at once give, bit by bit, what they give in turn: scratch is each one's own."""
     torch.set_num_threads(intraop)
     task, count = TASKS[name], 4
     batch = task.batch(6)
