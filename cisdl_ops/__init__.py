@@ -18,6 +18,8 @@ from cisdl_ops._info import (
 )
 from cisdl_ops.accelerate import accelerate, restore
 from cisdl_ops.functional import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
     avg_pool2d,
     conv2d,
     conv_transpose2d,
@@ -33,6 +35,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "accelerate",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "avg_pool2d",
     "build_info",
     "conv2d",

@@ -161,6 +161,14 @@ def _pool_flops(case: Case) -> int:
     return prod(case.output_shapes()[0]) * (kernel * kernel if isinstance(kernel, int) else prod(kernel))
 
 
+def _adaptive_pool_flops(case: Case) -> int:
+    *lead, height, width = case.shapes["input"]
+    out_h, out_w = case.output_shapes()[0][-2:]
+    rows = sum(end - begin for begin, end in reference.adaptive_windows(height, out_h))
+    columns = sum(end - begin for begin, end in reference.adaptive_windows(width, out_w))
+    return prod(lead) * rows * columns
+
+
 def _cell_flops(case: Case) -> int:
     batch = case.shapes["input"][0]
     return 2 * batch * (prod(case.shapes["w_ih"]) + prod(case.shapes["w_hh"]))
@@ -219,6 +227,24 @@ OPS: dict[str, Op] = {
             images=True,
         ),
         Op(
+            "adaptive_max_pool2d",
+            ("input",),
+            torch.nn.functional.adaptive_max_pool2d,
+            reference.adaptive_max_pool2d,
+            _WHOLE,
+            _adaptive_pool_flops,
+            images=True,
+        ),
+        Op(
+            "adaptive_avg_pool2d",
+            ("input",),
+            torch.nn.functional.adaptive_avg_pool2d,
+            reference.adaptive_avg_pool2d,
+            _WHOLE,
+            _adaptive_pool_flops,
+            images=True,
+        ),
+        Op(
             "lstm_cell",
             _LSTM_TENSORS,
             torch.lstm_cell,
@@ -264,6 +290,12 @@ def _pool(
     op: str, tags: str, name: str, x: Shape, kernel: Any, values: str = "normal", **kwargs: Any
 ) -> Case:
     return Case(op, name, {"input": x}, {"kernel_size": kernel, **kwargs}, _tags(tags), values)
+
+
+def _adaptive(
+    op: str, tags: str, name: str, x: Shape, size: Any, values: str = "normal", **kwargs: Any
+) -> Case:
+    return Case(op, name, {"input": x}, {"output_size": size, **kwargs}, _tags(tags), values)
 
 
 def _cell(op: str, tags: str, name: str, batch: int, inputs: int, hidden: int, bias: bool = True) -> Case:
@@ -529,6 +561,39 @@ def _pool_cases() -> Iterator[Case]:
     yield _pool(mean, "bench", "global_512_7_b8", (8, 512, 7, 7), 7)
 
 
+def _adaptive_pool_cases() -> Iterator[Case]:
+    best, test = "adaptive_max_pool2d", "test"
+    for op in (best, "adaptive_avg_pool2d"):
+        for n in _EDGES:
+            yield _adaptive(op, test, f"width_{n}", (2, 3, 5, n), (2, 4))
+            yield _adaptive(op, test, f"out_width_{n}", (1, 3, 5, 13), (3, n))
+            yield _adaptive(op, test, f"channels_{n}", (2, n, 7, 8), (3, 5))
+        yield _adaptive(op, test, "unbatched", (3, 7, 8), (3, 5))
+        yield _adaptive(op, test, "batch_0", (0, 3, 7, 8), (3, 5))
+        yield _adaptive(op, test, "global", (2, 5, 7, 6), 1)
+        yield _adaptive(op, test, "equal_windows", (2, 5, 12, 9), (4, 3))
+        yield _adaptive(op, test, "equal_rows_only", (2, 5, 12, 9), (4, 4))
+        yield _adaptive(op, test, "same_size", (2, 3, 5, 6), (None, None))
+        yield _adaptive(op, test, "own_height", (2, 3, 5, 6), (None, 4))
+        yield _adaptive(op, test, "larger_than_input", (2, 3, 4, 5), (9, 7))
+        yield _adaptive(op, test, "single_pixel", (2, 3, 1, 1), (2, 3))
+        yield _adaptive(op, test, "large_plane", (1, 2, 67, 71), (8, 9))
+        yield _adaptive(op, test, "special_values", (2, 3, 14, 17), (5, 6), "special")
+        yield _adaptive(op, "grad", "grad", (2, 2, 5, 4), (3, 3))
+        yield _adaptive(op, "grad", "grad_equal_windows", (1, 2, 4, 6), 2)
+        yield _adaptive(op, "grad", "grad_larger_than_input", (1, 2, 2, 3), (3, 5))
+
+        yield _adaptive(op, "bench quick", "global_512_7_b8", (8, 512, 7, 7), 1)
+        yield _adaptive(op, "bench", "alexnet_256_13_to_6_b16", (16, 256, 13, 13), 6)
+        yield _adaptive(op, "bench", "vgg_512_14_to_7_b8", (8, 512, 14, 14), 7)
+    yield _adaptive(best, test, "ties", (2, 3, 11, 19), (4, 7), "ties")
+    yield _adaptive(best, test, "indices", (2, 19, 11, 9), (4, 4), "ties", return_indices=True)
+    yield _adaptive(best, test, "indices_equal", (2, 3, 10, 18), (5, 6), "ties", return_indices=True)
+    yield _adaptive(best, test, "indices_special", (2, 3, 9, 17), (4, 5), "special", return_indices=True)
+    yield _adaptive(best, test, "indices_unbatched", (3, 9, 10), (4, None), return_indices=True)
+    yield _adaptive(best, test, "indices_large", (1, 2, 67, 71), (8, 9), "ties", return_indices=True)
+
+
 def _cell_cases(op: str) -> Iterator[Case]:
     yield from (_cell(op, "test", f"hidden_{n}", 3, 6, n) for n in _EDGES)
     yield from (_cell(op, "test", f"batch_{n}", n, 10, 12) for n in (0, *_EDGES))
@@ -549,6 +614,7 @@ CASES: tuple[Case, ...] = (
     *_conv2d_cases(),
     *_conv_transpose2d_cases(),
     *_pool_cases(),
+    *_adaptive_pool_cases(),
     *(case for op in _GATES for case in _cell_cases(op)),
 )
 

@@ -7,6 +7,7 @@ All take float32 and float64 tensors on the CPU or, in a build with CUDA, on a G
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,22 +18,32 @@ from torch.overrides import handle_torch_function, has_torch_function_unary, has
 from cisdl_ops._load import _C
 
 IntOrPair = int | Sequence[int]
+OutputSize = int | Sequence[int | None]
+
+
+def _integer(op: str, name: str, value: Any) -> int:
+    """``value`` as an ``int``: torch takes whatever can index a list, but no bool.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{op}: {name}: expected an integer, got {value!r}")
+    return value if isinstance(value, int) else operator.index(value)
 
 
 def _pair(op: str, name: str, value: IntOrPair) -> list[int]:
     """``value`` as two integers, height first.
 
     Raises:
-        ValueError: neither an integer nor one or two of them.
+        TypeError: something else than integers.
+        ValueError: a sequence of neither one nor two.
     """
-    if isinstance(value, int):
-        return [value, value]
-    pair = list(value)
-    if len(pair) == 1:
-        pair *= 2
-    if len(pair) != 2:
+    if not isinstance(value, (list, tuple)):
+        return [_integer(op, name, value)] * 2
+    if len(value) not in (1, 2):
         raise ValueError(f"{op}: {name}: expected an integer or two, got {value!r}")
-    return pair
+    return [_integer(op, name, value[0]), _integer(op, name, value[-1])]
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -88,6 +99,7 @@ def conv2d(
         return overridden
     strides = _pair("conv2d", "stride", stride)
     dilations = _pair("conv2d", "dilation", dilation)
+    groups = _integer("conv2d", "groups", groups)
     if isinstance(padding, str):
         padding4 = _named_padding(padding, weight, strides, dilations)
     else:
@@ -146,7 +158,7 @@ def conv_transpose2d(
         _pair("conv_transpose2d", "stride", stride),
         _pair("conv_transpose2d", "padding", padding),
         _pair("conv_transpose2d", "output_padding", output_padding),
-        groups,
+        _integer("conv_transpose2d", "groups", groups),
         _pair("conv_transpose2d", "dilation", dilation),
     )
     if torch.compiler.is_compiling():
@@ -163,6 +175,8 @@ def _named_padding(padding: str, weight: Tensor, stride: list[int], dilation: li
         raise ValueError(f"conv2d: padding: expected integers, 'valid' or 'same', got {padding!r}")
     if stride != [1, 1]:
         raise ValueError(f"conv2d: padding: 'same' expects a stride of 1, got {stride}")
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"conv2d: weight: expected a tensor, got {weight!r}")
     if weight.dim() != 4:
         raise ValueError(f"conv2d: weight: expected shape [K, C/groups, R, S], got {list(weight.shape)}")
     sides: list[int] = []
@@ -170,6 +184,24 @@ def _named_padding(padding: str, weight: Tensor, stride: list[int], dilation: li
         total = step * (size - 1)
         sides += [total // 2, total - total // 2]
     return sides
+
+
+def _flag(op: str, name: str, value: bool) -> bool:
+    """``value``, which must be a bool: a number is most likely another argument in the wrong place.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name}: expected True or False, got {value!r}")
+    return value
+
+
+def _pool_stride(op: str, stride: IntOrPair | None, kernel_size: list[int]) -> list[int]:
+    """The kernel's size where no stride is given; torch takes an empty list or tuple for "not given", too."""
+    if stride is None or (isinstance(stride, (list, tuple)) and not stride):
+        return kernel_size
+    return _pair(op, "stride", stride)
 
 
 def max_pool2d(
@@ -199,10 +231,10 @@ def max_pool2d(
     kernel = _pair("max_pool2d", "kernel_size", kernel_size)
     window = (
         kernel,
-        kernel if stride is None or stride == [] else _pair("max_pool2d", "stride", stride),
+        _pool_stride("max_pool2d", stride, kernel),
         _pair("max_pool2d", "padding", padding),
         _pair("max_pool2d", "dilation", dilation),
-        ceil_mode,
+        _flag("max_pool2d", "ceil_mode", ceil_mode),
     )
     if torch.compiler.is_compiling():
         if return_indices:
@@ -250,16 +282,79 @@ def avg_pool2d(
     kernel = _pair("avg_pool2d", "kernel_size", kernel_size)
     window = (
         kernel,
-        kernel if stride is None or stride == [] else _pair("avg_pool2d", "stride", stride),
+        _pool_stride("avg_pool2d", stride, kernel),
         _pair("avg_pool2d", "padding", padding),
-        ceil_mode,
-        count_include_pad,
-        divisor_override,
+        _flag("avg_pool2d", "ceil_mode", ceil_mode),
+        _flag("avg_pool2d", "count_include_pad", count_include_pad),
+        None if divisor_override is None else _integer("avg_pool2d", "divisor_override", divisor_override),
     )
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.cisdl.avg_pool2d(input, *window)
         return result
     return _C.avg_pool2d(input, *window)
+
+
+def _output_size(op: str, value: OutputSize, input: Tensor) -> list[int]:
+    """``value`` as two integers, height first; None in a pair stands for the input's own size.
+
+    Raises:
+        ValueError: neither an integer nor two of them, or the input has no height and width.
+    """
+    if isinstance(value, (int, torch.SymInt)):
+        return [value, value]
+    sizes = list(value) if isinstance(value, Sequence) else []
+    if len(sizes) != 2:
+        raise ValueError(f"{op}: output_size: expected an integer or two, got {value!r}")
+    if input.dim() < 3:
+        raise ValueError(f"{op}: input: expected shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
+    return [own if size is None else size for size, own in zip(sizes, input.shape[-2:], strict=True)]
+
+
+def adaptive_max_pool2d(
+    input: Tensor,
+    output_size: OutputSize,
+    return_indices: bool = False,
+) -> Any:
+    """Maximum over as many windows as asked for; see ``torch.nn.functional.adaptive_max_pool2d``.
+
+    The windows are those of :func:`adaptive_avg_pool2d`; ties and NaN are taken as in :func:`max_pool2d`.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
+        output_size: integer or pair (height, width), of which None keeps the input's size.
+        return_indices: also return where each maximum lies, ``h*W + w``, as int64.
+
+    Returns:
+        ``[N, C, P, Q]`` with ``(P, Q) = output_size``, or the pair of it and its indices.
+    """
+    size = _output_size("adaptive_max_pool2d", output_size, input)
+    if torch.compiler.is_compiling():
+        if return_indices:
+            return torch.ops.cisdl.adaptive_max_pool2d_with_indices(input, size)
+        return torch.ops.cisdl.adaptive_max_pool2d(input, size)
+    if return_indices:
+        return _C.adaptive_max_pool2d_with_indices(input, size)
+    return _C.adaptive_max_pool2d(input, size)
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
+    """Mean over as many windows as asked for; see ``torch.nn.functional.adaptive_avg_pool2d``.
+
+    Window ``p`` of ``P`` along ``H`` rows is ``floor(p*H/P) <= h < ceil((p+1)*H/P)``, and so along columns:
+    windows differ in size by at most one, and overlap where ``P`` does not divide ``H``.
+
+    Args:
+        input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
+        output_size: integer or pair (height, width), of which None keeps the input's size.
+
+    Returns:
+        ``[N, C, P, Q]`` with ``(P, Q) = output_size``.
+    """
+    size = _output_size("adaptive_avg_pool2d", output_size, input)
+    if torch.compiler.is_compiling():
+        result: Tensor = torch.ops.cisdl.adaptive_avg_pool2d(input, size)
+        return result
+    return _C.adaptive_avg_pool2d(input, size)
 
 
 def lstm_cell(
@@ -285,10 +380,13 @@ def lstm_cell(
     Returns:
         ``(h', c')``, each ``[batch, hidden_size]``.
     """
+    if isinstance(hx, Tensor):
+        raise ValueError("lstm_cell: hx: expected a pair (h, c), got a tensor")
     try:
         h, c = hx
-    except ValueError:
-        raise ValueError(f"lstm_cell: hx: expected a pair (h, c), got {len(hx)} tensors") from None
+    except (TypeError, ValueError):
+        got = f"{len(hx)} tensors" if isinstance(hx, list | tuple) else type(hx).__name__
+        raise ValueError(f"lstm_cell: hx: expected a pair (h, c), got {got}") from None
     if has_torch_function_variadic(input, h, c, w_ih, w_hh, b_ih, b_hh):
         overridden: tuple[Tensor, Tensor] = handle_torch_function(
             lstm_cell, (input, h, c, w_ih, w_hh, b_ih, b_hh), input, hx, w_ih, w_hh, b_ih, b_hh

@@ -4,7 +4,7 @@ Each is a subclass of its namesake in ``torch.nn``, but for ``LSTM``, ``GRU`` an
 ``torch.nn.RNNBase`` as torch's do, because ``torch.compile`` refuses whatever derives from ``torch.nn.LSTM``.
 """
 
-from cisdl_ops.nn.layers import (
+XX
     AvgPool2d,
     Conv2d,
     ConvTranspose2d,
@@ -20,6 +20,8 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
     "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",

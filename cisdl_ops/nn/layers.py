@@ -10,6 +10,8 @@ from torch import Tensor
 from cisdl_ops import functional
 
 __all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
     "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",
@@ -93,6 +95,22 @@ class AvgPool2d(torch.nn.AvgPool2d):
             self.count_include_pad,
             self.divisor_override,
         )
+
+
+class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
+    """Maximum over as many windows as asked for; see ``torch.nn.AdaptiveMaxPool2d``."""
+
+    def forward(self, input: Tensor) -> Any:
+        size: Any = self.output_size
+        return functional.adaptive_max_pool2d(input, size, self.return_indices)
+
+
+class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
+    """Mean over as many windows as asked for; see ``torch.nn.AdaptiveAvgPool2d``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        size: Any = self.output_size
+        return functional.adaptive_avg_pool2d(input, size)
 
 
 class LazyLinear(torch.nn.LazyLinear, Linear):

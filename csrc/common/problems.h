@@ -272,8 +272,8 @@ struct RecurrentStep {
 template <class T>
 struct LstmStepForward {
   RecurrentStep p;
-  T* gates;         // [rows, 4*hidden_size]: read as x_part = x W_ih^T + b_ih, written as i, f, g, o
   const T* h_part;  // [rows, 4*hidden_size]: h W_hh^T + b_hh
+  T* gates;         // [rows, 4*hidden_size]: read as x_part = x W_ih^T + b_ih; in training written as i, f, g, o
   T* c;             // [rows, hidden_size]: read as c, written as c'
   T* h;             // [rows, hidden_size]: h'
   T* output;        // [rows, hidden_size]: h' once more, or null
@@ -285,9 +285,9 @@ struct LstmStepBackward {
   RecurrentStep p;
   const T* grad_output;  // [rows, hidden_size], or null
   const T* grad_h;       // [rows, hidden_size]; the gradient of h' is the sum of both
-  T* grad_c;             // [rows, hidden_size]: read as that of c', written as that of c
   const T* gates;        // as forward left it
   const T* c_before;     // as forward left it
+  T* grad_c;             // [rows, hidden_size]: read as that of c', written as that of c
   T* grad_gates;         // [rows, 4*hidden_size]: of x_part and h_part
   T* h;                  // [rows, hidden_size]: h' computed again, or null
 };
@@ -297,9 +297,9 @@ struct LstmStepBackward {
 template <class T>
 struct GruStepForward {
   RecurrentStep p;
-  T* gates;         // [rows, 3*hidden_size]: read as x_part = x W_ih^T + b_ih, written as r, z, n
   const T* h_part;  // [rows, 3*hidden_size]: h W_hh^T + b_hh
   const T* hx;      // [rows, hidden_size]: h
+  T* gates;         // [rows, 3*hidden_size]: read as x_part = x W_ih^T + b_ih; in training written as r, z, n
   T* h;             // [rows, hidden_size]: h'; may be hx
   T* output;        // [rows, hidden_size]: h' once more, or null
   T* h_part_n;      // [rows, hidden_size]: the last part of h_part, which backward needs; null in inference
@@ -309,12 +309,12 @@ template <class T>
 struct GruStepBackward {
   RecurrentStep p;
   const T* grad_output;   // [rows, hidden_size], or null
-  const T* grad_product;  // [rows, hidden_size]: da_h W_hh of the step after this one, or null
-  T* grad_h;              // [rows, hidden_size]: read as the rest of the gradient of h' (which is the sum of the
-                          // three), written as z times that gradient: the gradient of h but for da_h W_hh
+  const T* grad_product;  // [rows, hidden_size]: da_h W_hh of the step after this one
   const T* gates;         // as forward left it
   const T* h_part_n;      // as forward left it
   const T* hx;            // as forward
+  T* grad_h;              // [rows, hidden_size]: read as the rest of the gradient of h' (which is the sum of the
+                          // three), written as z times that gradient: the gradient of h but for da_h W_hh
   T* grad_x_part;         // [rows, 3*hidden_size]: da_x
   T* grad_h_part;         // [rows, 3*hidden_size]: da_h, equal to da_x but for the last part
 };

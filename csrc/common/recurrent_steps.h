@@ -104,8 +104,7 @@ CISDL_STEP void take_step(const GruStepBackward<T>& b, int64_t row, int64_t unit
   const T* gates = b.gates + part;
   const auto reset = M::load(gates, count), update = M::load(gates + hidden, count);
   const auto candidate = M::load(gates + 2 * hidden, count);
-  auto dh = arriving<M>(b.grad_h, b.grad_output, at, count);
-  if (b.grad_product) dh = dh + M::load(b.grad_product + at, count);
+  const auto dh = arriving<M>(b.grad_h, b.grad_output, at, count) + M::load(b.grad_product + at, count);
   const auto da_n = dh * (T(1) - update) * (T(1) - candidate * candidate);
   const auto da_z = dh * (M::load(b.hx + at, count) - candidate) * update * (T(1) - update);
   const auto da_r = da_n * M::load(b.h_part_n + at, count) * reset * (T(1) - reset);

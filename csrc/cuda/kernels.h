@@ -30,9 +30,19 @@ const char* run(const MaxPool2dForward<T>& args, void* stream);
 template <class T>
 const char* run(const MaxPool2dBackward<T>& args, void* stream);
 template <class T>
+const char* run(const MaxPool2dGather<T>& args, void* stream);
+template <class T>
 const char* run(const AvgPool2dForward<T>& args, void* stream);
 template <class T>
 const char* run(const AvgPool2dBackward<T>& args, void* stream);
+template <class T>
+const char* run(const AdaptiveMaxPool2dForward<T>& args, void* stream);
+template <class T>
+const char* run(const AdaptiveMaxPool2dBackward<T>& args, void* stream);
+template <class T>
+const char* run(const AdaptiveAvgPool2dForward<T>& args, void* stream);
+template <class T>
+const char* run(const AdaptiveAvgPool2dBackward<T>& args, void* stream);
 
 template <class T>
 const char* run(const LstmCellForward<T>& args, void* stream);

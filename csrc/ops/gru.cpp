@@ -57,9 +57,9 @@ Results forward(const char* op, const RecurrentInputs& args, const RecurrentOpti
         product<T>(s.rows, before, in.w_hh, in.b_hh, part);
         run(Op::gru_cell, in.input, of_type<T>(recurrent_kernels()).gru_forward,
             GruStepForward<T>{{s.rows, hidden},
-                              at_row(gates.mutable_data_ptr<T>(), s.row, units),
                               part,
                               before,
+                              at_row(gates.mutable_data_ptr<T>(), s.row, units),
                               h,
                               at_row(mutable_or_null<T>(results.output), s.row, hidden),
                               at_row(mutable_or_null<T>(results.h_part_n), s.row, hidden)});
@@ -115,10 +115,10 @@ Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad
             GruStepBackward<T>{{s->rows, hidden},
                                at_row(data_or_null<T>(grad_output), s->row, hidden),
                                grad_product.const_data_ptr<T>(),
-                               grad_h.mutable_data_ptr<T>(),
                                at_row(gates.const_data_ptr<T>(), s->row, units),
                                at_row(h_part_n.const_data_ptr<T>(), s->row, hidden),
                                at_row(hx.const_data_ptr<T>(), s->row, hidden),
+                               grad_h.mutable_data_ptr<T>(),
                                at_row(grad_x_part.mutable_data_ptr<T>(), s->row, units),
                                da_h});
         if (grad_hx.defined() || s + 1 != steps.rend())

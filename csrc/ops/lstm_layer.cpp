@@ -85,8 +85,8 @@ Results forward(const Inputs& args, const RecurrentOptions& options, bool traini
         product<T>(s.rows, h, in.w_hh, in.b_hh, part);
         run(Op::lstm_layer, in.input, of_type<T>(recurrent_kernels()).lstm_forward,
             LstmStepForward<T>{{s.rows, hidden},
-                               at_row(gates.mutable_data_ptr<T>(), s.row, units),
                                part,
+                               at_row(gates.mutable_data_ptr<T>(), s.row, units),
                                results.c_n.mutable_data_ptr<T>(),
                                projected ? unprojected.mutable_data_ptr<T>() : h,
                                projected ? nullptr : output,
@@ -164,9 +164,9 @@ Grads backward(const Tensor& grad_output_arg, const Tensor& grad_h_n, const Tens
             LstmStepBackward<T>{{s->rows, hidden},
                                 projected ? nullptr : at_row(data_or_null<T>(grad_output), s->row, hidden),
                                 (projected ? grad_unprojected : grad_h).template const_data_ptr<T>(),
-                                grad_c.mutable_data_ptr<T>(),
                                 at_row(gates.const_data_ptr<T>(), s->row, units),
                                 at_row(c_before.const_data_ptr<T>(), s->row, hidden),
+                                grad_c.mutable_data_ptr<T>(),
                                 da,
                                 at_row(mutable_or_null<T>(unprojected), s->row, hidden)});
         if (grad_hx.defined() || s + 1 != steps.rend())

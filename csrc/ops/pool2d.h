@@ -53,7 +53,8 @@ Shape<I> pooled_shape(c10::ArrayRef<I> input, const PoolOptions& o, bool ceil_mo
     TORCH_CHECK(o.padding[d] <= o.kernel_size[d] / 2, o.op,
                 ": padding: expected at most half of kernel_size = ", o.kernel_size, ", got ", o.padding);
   const auto x = pooled_image<I>(o.op, "input", input);
-  return x.with(x.c, pooled_size<I>(o, 0, x.h, ceil_mode), pooled_size<I>(o, 1, x.w, ceil_mode));
+  const I h = pooled_size<I>(o, 0, x.h, ceil_mode);
+  return x.with(x.c, h, pooled_size<I>(o, 1, x.w, ceil_mode));
 }
 
 // Whether `pooled` has the shape that comes of an input of input_size in ceil mode; refused if it is neither that

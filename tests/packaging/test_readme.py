@@ -37,6 +37,14 @@ def test_pictures_exist() -> None:
 
 def test_implementations_are_listed() -> None:
     """The table of ops names every implementation, in the order in which they are tried."""
-    for op in ("linear", "conv2d", "max_pool2d", "avg_pool2d", "lstm_cell"):
+    for op in (
+        "linear",
+        "conv2d",
+        "max_pool2d",
+        "avg_pool2d",
+        "adaptive_max_pool2d",
+        "adaptive_avg_pool2d",
+        "lstm_cell",
+    ):
         names = ", ".join(f"`{name}`" for name in cisdl_ops.implementations(op))
         assert re.search(rf"^\| `{op}` \|.*\| {re.escape(names)} \|$", README, re.MULTILINE), op
