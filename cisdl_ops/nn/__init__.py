@@ -4,7 +4,9 @@ Each is a subclass of its namesake in ``torch.nn``, but for ``LSTM``, ``GRU`` an
 ``torch.nn.RNNBase`` as torch's do, because ``torch.compile`` refuses whatever derives from ``torch.nn.LSTM``.
 """
 
-XX
+from cisdl_ops.nn.layers import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
     AvgPool2d,
     Conv2d,
     ConvTranspose2d,
