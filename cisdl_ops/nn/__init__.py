@@ -18,7 +18,7 @@ from cisdl_ops.nn.layers import (
 )
 from cisdl_ops.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
-__all__ = [
+__all__: list[str] = [
     "GRU",
     "LSTM",
     "RNN",
