@@ -327,6 +327,8 @@ def adaptive_max_pool2d(
     Returns:
         ``[N, C, P, Q]`` with ``(P, Q) = output_size``, or the pair of it and its indices.
     """
+    if has_torch_function_unary(input):
+        return handle_torch_function(adaptive_max_pool2d, (input,), input, output_size, return_indices)
     size = _output_size("adaptive_max_pool2d", output_size, input)
     if torch.compiler.is_compiling():
         if return_indices:
@@ -350,6 +352,9 @@ def adaptive_avg_pool2d(input: Tensor, output_size: OutputSize) -> Tensor:
     Returns:
         ``[N, C, P, Q]`` with ``(P, Q) = output_size``.
     """
+    if has_torch_function_unary(input):
+        overridden: Tensor = handle_torch_function(adaptive_avg_pool2d, (input,), input, output_size)
+        return overridden
     size = _output_size("adaptive_avg_pool2d", output_size, input)
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.cisdl.adaptive_avg_pool2d(input, size)

@@ -56,7 +56,7 @@ def test_dynamic(model: nn.Sequential) -> None:
     y = quantised(x)
     cisdl_ops.accelerate(quantised)
     assert type(quantised[7]) is kind
-    assert {type(quantised[i]).__module__ for i in (1, 3, 4)} == {"cisdl_ops.nn"}
+    assert all(type(quantised[i]).__module__.startswith("cisdl_ops.nn") for i in (1, 3, 4, 5))
     torch.testing.assert_close(quantised(x), y)
 
 

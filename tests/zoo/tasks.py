@@ -157,7 +157,7 @@ TASKS = {
         Task("alexnet", vision.alexnet, pictures(3, 64, 64), classify, 0.05),
         Task("resnet", vision.ResNet, pictures(3, 32, 32), classify, 0.02),
         Task("unet", vision.UNet, blobs, segment, 0.05),
-        Task("dcgan", generative.DCGAN, waves, adversarial, 0.01),
+        Task("dcgan", generative.DCGAN, waves, adversarial, 0.003),
         Task("autoencoder", generative.Autoencoder, waves, reconstruct, 0.2),
         Task("tagger", text.Tagger, sentences, tag, 1.0),
         Task("translator", text.Translator, reversals, translate, 0.5),
