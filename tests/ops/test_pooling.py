@@ -279,6 +279,26 @@ def test_largest_dilation() -> None:
         cisdl_ops.max_pool2d(torch.randn(2, 3, 5, 4), 2, dilation=LARGEST)
 
 
+@by_layout
+@pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 7, "stride": 3, "ceil_mode": True},
+        {"kernel_size": (6, 2), "stride": 4, "padding": (0, 1), "ceil_mode": True},
+    ],
+)
+def test_a_window_larger_than_the_image(
+    op: str, options: dict[str, Any], layout: torch.memory_format
+) -> None:
+    """In ceil mode there may be one; its gradient, and the gradient of that, are told by its shape."""
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64).contiguous(memory_format=layout)
+    ours, theirs = (run(getattr(module, op), x, options) for module in (cisdl_ops, torch.nn.functional))
+    torch.testing.assert_close(ours, theirs)
+    function = function_of(op, options)
+    assert torch.autograd.gradgradcheck(function, x.requires_grad_(), check_fwd_over_rev=True)
+
+
 @pytest.mark.parametrize("empty", [[], None, ()])
 def test_no_stride_is_the_kernels_size(empty: Any) -> None:
     x = torch.randn(2, 3, 9, 8)
