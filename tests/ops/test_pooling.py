@@ -16,6 +16,7 @@ import cisdl_ops
 from cisdl_ops import reference
 from cisdl_ops.cases import OPS, Case
 from tests.ops.running import DTYPES, LAYOUTS, TEST_CASES, layouts, name_of
+from tests.ops.samples import Sample, samples
 
 LARGEST = 2**31 - 1
 FLAT = torch.ops.cisdl.max_pool2d_with_indices
@@ -277,6 +278,46 @@ def test_largest_dilation() -> None:
     assert torch.equal(cisdl_ops.max_pool2d(x, 1, dilation=LARGEST), x)
     with pytest.raises(RuntimeError, match=f"padded height of at least {LARGEST + 1}"):
         cisdl_ops.max_pool2d(torch.randn(2, 3, 5, 4), 2, dilation=LARGEST)
+
+
+@by_layout
+@pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 7, "stride": 3, "ceil_mode": True},
+        {"kernel_size": (6, 2), "stride": 4, "padding": (0, 1), "ceil_mode": True},
+    ],
+)
+def test_a_window_larger_than_the_image(
+    op: str, options: dict[str, Any], layout: torch.memory_format
+) -> None:
+    """In ceil mode there may be one; its gradient, and the gradient of that, are told by its shape."""
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64).contiguous(memory_format=layout)
+    ours, theirs = (run(getattr(module, op), x, options) for module in (cisdl_ops, torch.nn.functional))
+    torch.testing.assert_close(ours, theirs)
+    function = function_of(op, options)
+    assert torch.autograd.gradgradcheck(function, x.requires_grad_(), check_fwd_over_rev=True)
+
+
+WINDOW_ARGUMENTS = [
+    (sample, name)
+    for sample in samples()
+    for name in ("kernel_size", "stride", "padding", "dilation")
+    if "pool2d" in sample.op and name in sample.arguments
+]
+
+
+@pytest.mark.parametrize(
+    ("sample", "name"), WINDOW_ARGUMENTS, ids=[f"{one.op}-{name}" for one, name in WINDOW_ARGUMENTS]
+)
+def test_every_operator_checks_its_window(sample: Sample, name: str) -> None:
+    """Called directly, with lists of any length."""
+    for wrong in ([], [1, 1, 1], [-1, 1]):
+        with pytest.raises(
+            RuntimeError, match=f"{sample.op.split('_with')[0].split('_window')[0]}.*: {name}: "
+        ):
+            sample.call(**{name: wrong})
 
 
 @pytest.mark.parametrize("empty", [[], None, ()])
