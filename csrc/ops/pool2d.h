@@ -35,8 +35,8 @@ I pooled_size(const PoolOptions& o, int dim, const I& in, bool ceil_mode) {
   // In ceil mode a window may begin in the image and reach up to a stride beyond the padding.
   const I room = in + 2 * pad + (ceil_mode ? stride - 1 : 0);
   TORCH_CHECK(room >= reach, o.op, ": input: expected a padded ", dim == 0 ? "height" : "width", " of at least ",
-              reach - (ceil_mode ? stride - 1 : 0), " (kernel_size of ", kernel, " with dilation ", o.dilation[dim],
-              "), got ", in + 2 * pad);
+              reach - (ceil_mode ? stride - 1 : 0), " (kernel_size of ", kernel, " with dilation ",
+              o.dilation[dim], "), got ", in + 2 * pad);
   const I out = (room - reach) / stride + 1;
   if (!ceil_mode) return out;
   // The last window must start inside the image or its left padding, or it would see nothing.
@@ -52,9 +52,8 @@ Shape<I> pooled_shape(c10::ArrayRef<I> input, const PoolOptions& o, bool ceil_mo
   check_pair(o.op, "padding", o.padding, 0);
   check_pair(o.op, "dilation", o.dilation, 1);
   for (int d = 0; d < 2; ++d)
-    TORCH_CHECK(o.padding[d] <= ((o.kernel_size[d] - 1) * o.dilation[d] + 1) / 2, o.op,
-                ": padding: expected at most half of what a window reaches (kernel_size ", o.kernel_size,
-                ", dilation ", o.dilation, "), got ", o.padding);
+    TORCH_CHECK(o.padding[d] <= o.kernel_size[d] / 2, o.op,
+                ": padding: expected at most half of kernel_size = ", o.kernel_size, ", got ", o.padding);
   const auto x = pooled_image<I>(o.op, "input", input);
   const I h = pooled_size<I>(o, 0, x.h, ceil_mode);
   return x.with(x.c, h, pooled_size<I>(o, 1, x.w, ceil_mode));
@@ -64,10 +63,18 @@ Shape<I> pooled_shape(c10::ArrayRef<I> input, const PoolOptions& o, bool ceil_mo
 // nor the one that comes without. (Which it was is not kept: the windows that both have are the same.)
 template <class I>
 bool is_ceil_mode(const char* name, const Tensor& pooled, c10::ArrayRef<I> input_size, const PoolOptions& o) {
-  const auto down = pooled_shape<I>(input_size, o, false), up = pooled_shape<I>(input_size, o, true);
   const auto got = sizes_of<I>(pooled);
-  if (got.equals(c10::ArrayRef<I>(down))) return false;
-  TORCH_CHECK(got.equals(c10::ArrayRef<I>(up)), o.op, ": ", name, ": expected shape ", c10::ArrayRef<I>(down),
+  // Rounding up takes windows larger than the padded image, of which rounding down makes nothing.
+  const auto x = image_sizes<I>(o.op, "input", input_size);
+  const auto fits = [&](int dim, const I& in) {
+    return in + 2 * o.padding[dim] > (o.kernel_size[dim] - 1) * o.dilation[dim];
+  };
+  if (fits(0, x.h) && fits(1, x.w)) {
+    const auto down = pooled_shape<I>(input_size, o, false);
+    if (got.equals(c10::ArrayRef<I>(down))) return false;
+  }
+  const auto up = pooled_shape<I>(input_size, o, true);
+  TORCH_CHECK(got.equals(c10::ArrayRef<I>(up)), o.op, ": ", name, ": expected shape ", c10::ArrayRef<I>(up),
               ", got ", got);
   return true;
 }

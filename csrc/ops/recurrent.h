@@ -105,14 +105,13 @@ RecurrentSizes<I> check_rows(const char* op, Form form, const Tensor& input, con
 template <class I>
 void check_weights(const char* op, const RecurrentInputs& in, const RecurrentSizes<I>& sizes, const I& units) {
   const auto check = [&](const char* name, const Tensor& t, c10::ArrayRef<I> shape) {
-    if (!t.defined()) return;
     check_like(op, name, t, "input", in.input);
     check_shape<I>(op, name, t, shape);
   };
   check("w_ih", in.w_ih, {units, sizes.input_size});
   check("w_hh", in.w_hh, {units, sizes.state_size});
-  check("b_ih", in.b_ih, {units});
-  check("b_hh", in.b_hh, {units});
+  if (in.b_ih.defined()) check("b_ih", in.b_ih, {units});
+  if (in.b_hh.defined()) check("b_hh", in.b_hh, {units});
 }
 
 // A tensor of a backward op: shape and type.

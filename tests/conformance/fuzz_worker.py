@@ -94,11 +94,8 @@ def takes_less_than_torch(op: str, arguments: dict[str, Any], by_torch: Any) -> 
         rows = getattr(arguments["weight" if op == "linear" else "w_ih"], "shape", ())[:1]
         if any(getattr(bias, "shape", ()) != rows for bias in biases):
             return True  # torch broadcasts a bias of another shape
-    if op == "conv_transpose2d" and isinstance(by_torch, Tensor) and by_torch.numel() == 0:
-        return (
-            True  # torch's message says that an output without rows is too small, but not all its kernels do
-        )
-    return False
+    # torch's message says that an output without rows is too small, but not all its kernels do.
+    return op == "conv_transpose2d" and isinstance(by_torch, Tensor) and by_torch.numel() == 0
 
 
 def torch_is_no_judge(op: str, arguments: dict[str, Any], result: Any) -> bool:
@@ -108,6 +105,8 @@ def torch_is_no_judge(op: str, arguments: dict[str, Any], result: Any) -> bool:
         return True  # torch tries to write to its ZeroTensors
     if op.endswith("2d") and any(0 in spec.shape for spec in found):
         return True  # of no channels torch's convolution makes no output channels
+    if op.startswith("adaptive") and any(output.numel() == 0 for output in tree_flatten(result)[0]):
+        return True  # torch pools into nothing, but has no gradient of that
     # The gradient of a maximum over no cell: torch's index of it lies outside the image.
     if op != "max_pool2d" or tree_flatten(result)[0][0].is_meta:
         return False

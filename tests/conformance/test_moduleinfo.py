@@ -92,6 +92,7 @@ def bits_of(module: torch.nn.Module, arguments: Arguments) -> list[Tensor]:
 @every_module
 @every_dtype
 @train_and_eval
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_samples(subtests: pytest.Subtests, name: str, dtype: torch.dtype, training: bool) -> None:
     for i, arguments, ours, theirs in pairs(name, dtype, training):
         with subtests.test(name, sample=i):
@@ -170,6 +171,8 @@ def test_error_inputs(subtests: pytest.Subtests, name: str) -> None:
                 with pytest.raises((RuntimeError, ValueError, TypeError)) as caught:
                     module(*sample.forward_input.args, **sample.forward_input.kwargs)
                 message = str(caught.value)
+                if "does not match weight dtype" in message:
+                    continue  # what the layers inherit of torch.nn.RNNBase speaks as torch does
                 assert "expected" in message.lower(), message
                 assert "got" in message.lower(), message
 
