@@ -464,6 +464,7 @@ def _conv_transpose2d_cases() -> Iterator[Case]:
     yield _conv_transpose(
         test, "depthwise_multiplier", (1, 4, 5, 5), (4, 3, 3, 3), groups=4, stride=2, output_padding=1
     )
+    yield _conv_transpose(test, "depthwise_33", (2, 33, 7, 8), (33, 1, 3, 3), groups=33, padding=1)
     yield _conv_transpose(test, "dcgan_like", (2, 33, 7, 7), (33, 17, 4, 4), stride=2, padding=1)
 
     yield _conv_transpose("grad", "grad", (2, 2, 3, 4), (2, 3, 3, 3), padding=1)

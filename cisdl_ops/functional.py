@@ -305,6 +305,8 @@ def _output_size(op: str, value: OutputSize, input: Tensor) -> list[int]:
     sizes = list(value) if isinstance(value, Sequence) else []
     if len(sizes) != 2:
         raise ValueError(f"{op}: output_size: expected an integer or two, got {value!r}")
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{op}: input: expected a tensor, got {type(input).__name__}")
     if input.dim() < 3:
         raise ValueError(f"{op}: input: expected shape [N, C, H, W] or [C, H, W], got {list(input.shape)}")
     return [own if size is None else size for size, own in zip(sizes, input.shape[-2:], strict=True)]

@@ -81,9 +81,9 @@ def pool2d(a: Arguments) -> tuple[int, ...]:
     size = []
     for n, k, s, p, d in zip(a["input"].shape[-2:], kernel, stride, padding, dilation, strict=True):
         reach = d * (k - 1) + 1
-        if p > k // 2 or n + 2 * p < reach:
-            raise Invalid
         span = n + 2 * p - reach
+        if p > k // 2 or span + (s - 1 if a["ceil_mode"] else 0) < 0:
+            raise Invalid
         count = -(-span // s) + 1 if a["ceil_mode"] else span // s + 1
         if a["ceil_mode"] and (count - 1) * s >= n + p:
             count -= 1
