@@ -35,14 +35,15 @@ def accelerate(model: Module) -> Module:
       quantised modules, and for parts that torch's own layers do not call as modules (the projection inside
       ``MultiheadAttention``, which has a class of its own);
     - modules with a parameter that our kernels do not take: complex or of another type than ``DTYPES``,
-      sparse, or of a tensor subclass such as ``DTensor`` (accelerate before ``fully_shard`` or
-      ``parallelize_module``, which then work on ours);
+      sparse, or of a tensor subclass such as ``DTensor``. So accelerate before ``fully_shard``, which
+      gathers the weights before our kernels see them, and after ``parallelize_module``, whose split layers
+      are torch's;
     - pooling in a model that holds quantised modules: it is given quantised tensors there;
     - scripted modules, and a ``forward`` that was replaced on a single module.
 
-    Tools that look for torch's classes by exact type (eager-mode quantisation, ``torch.jit.script``,
-    ONNX exporters without a rule for our operators) want the model as it was: use them first, or on
-    ``restore(model)``.
+    Tools that look for torch's classes by exact type or for torch's operators (eager-mode quantisation,
+    ``torch.jit.script``, ONNX export) want the model as it was: use them first, or on ``restore(model)``.
+    Our modules are instances of torch's classes, too, but for LSTM, GRU and RNN (see :mod:`cisdl_ops.nn`).
 
     Returns:
         ``model`` itself.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ SUITES = {
     "opcheck (torch)": "tests/ops/test_operators.py::test_opcheck",
     "ONNX node tests": "tests/conformance/test_onnx.py",
     "fuzz (hypothesis)": "tests/conformance/test_fuzz.py",
+    "ecosystem": "tests/ecosystem",
+    "zoo": "tests/zoo",
 }
 
 
@@ -24,6 +27,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()  # by suite and outcome
         self.reasons: Counter[tuple[str, str]] = Counter()  # by suite and reason of a skip
+        self.trained: list[dict[str, Any]] = []  # what the models of the zoo did
         self._with_subtests: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -35,7 +39,10 @@ class Tally:
                 return  # its subtests have been counted
         elif report.when != "call" and report.passed:
             return
-        self.counts[suite, report.outcome] += dict(report.user_properties).get("samples", 1)
+        properties = dict(report.user_properties)
+        self.counts[suite, report.outcome] += properties.get("samples", 1)
+        if "zoo" in properties:
+            self.trained.append(properties["zoo"])
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             self.reasons[suite, reason.removeprefix("Skipped: ")] += 1
@@ -49,6 +56,12 @@ class Tally:
             yield "\nskipped:"
         for (suite, reason), count in sorted(self.reasons.items()):
             yield f"{count:>6}  {suite}: {reason}"
+        if self.trained:
+            yield "\nzoo: losses on torch's modules over 20 steps, and how far ours are from them at most"
+            yield f"{'model':<14}{'parameters':>10}{'first':>10}{'last':>10}{'difference':>12}"
+        for one in self.trained:
+            losses = f"{one['first']:>10.4f}{one['last']:>10.4f}{one['difference']:>12.1e}"
+            yield f"{one['model']:<14}{one['parameters']:>10,}{losses}"
 
 
 if __name__ == "__main__":

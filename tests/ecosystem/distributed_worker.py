@@ -13,8 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -74,6 +76,19 @@ def train(name: str, wrap: Callable[[nn.Module], nn.Module], world: int, rank: i
     return [whole(parameter).clone() for parameter in model.parameters()]
 
 
+def check_split_layers_are_left_alone(world: int) -> None:
+    """Our operators do not know tensors that are spread over processes; torch's layers go on with them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    x = torch.randn(3, 4)
+    expected = model(x)
+    mesh = init_device_mesh("cpu", (world,))
+    parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+    cisdl_ops.accelerate(model)
+    assert type(model[0]) is nn.Linear
+    torch.testing.assert_close(model(x), expected)
+
+
 def main() -> None:
     folder, world, rank = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
@@ -83,6 +98,7 @@ def main() -> None:
         for name in NAMES
         for wrapper, wrap in WRAPPERS.items()
     }
+    check_split_layers_are_left_alone(world)
     torch.save(results, folder / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

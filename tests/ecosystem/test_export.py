@@ -10,20 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import cisdl_ops
 from tests.zoo.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning"),
+    # torch says so of its own recurrent layers as of ours, which inherit the list that it means.
+    pytest.mark.filterwarnings("ignore:The tensor attributes self.*_flat_weights:UserWarning"),
+]
 
 # What each model's graph has to hold of ours.
 EXPORTED = {
     "lenet": {"conv2d", "avg_pool2d", "linear"},
-    "alexnet": {"conv2d", "max_pool2d", "linear"},
-    "resnet": {"conv2d", "max_pool2d", "linear"},
+    "alexnet": {"conv2d", "max_pool2d", "adaptive_avg_pool2d", "linear"},
+    "resnet": {"conv2d", "max_pool2d", "adaptive_avg_pool2d", "linear"},
     "unet": {"conv2d", "conv_transpose2d", "max_pool2d"},
+    "translator": {"gru_layer", "gru_cell", "linear"},
+    "clock": {"rnn_layer", "lstm_cell", "linear"},
 }
 
 
@@ -37,13 +43,18 @@ def test_export(name: str, strict: bool) -> None:
     """One program for every batch size, and it is ours after decomposition, too."""
     task = TASKS[name]
     model = cisdl_ops.accelerate(task.model()).eval()
-    shapes = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(model, task.batch(4)[:1], dynamic_shapes=shapes, strict=strict)
+
+    def inputs(size: int) -> tuple[Tensor, ...]:
+        return task.batch(size)[: 2 if name == "translator" else 1]
+
+    batch = torch.export.Dim("batch")
+    shapes = tuple({task.batch_dim(tensor): batch} for tensor in inputs(4))
+    program = torch.export.export(model, inputs(4), dynamic_shapes=shapes, strict=strict)
     for stage in (program, program.run_decompositions()):
         assert {f"cisdl.{op}.default" for op in EXPORTED[name]} <= targets(stage)
         for size in (4, 7):
-            x = task.batch(size)[0]
-            torch.testing.assert_close(stage.module()(x), model(x), rtol=1e-4, atol=1e-5)
+            expected = model(*inputs(size))
+            torch.testing.assert_close(stage.module()(*inputs(size)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_exported_program_in_a_file() -> None:
