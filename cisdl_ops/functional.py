@@ -19,6 +19,7 @@ from cisdl_ops._load import _C
 
 IntOrPair = int | Sequence[int]
 OutputSize = int | Sequence[int | None]
+LARGEST_SIZE = 2**31 - 1  # of one dimension, so that products of a few stay within int64
 
 
 def _integer(op: str, name: str, value: Any) -> int:
@@ -300,11 +301,11 @@ def _output_size(op: str, value: OutputSize, input: Tensor) -> list[int]:
     Raises:
         ValueError: neither an integer nor two of them, or the input has no height and width.
     """
-    if isinstance(value, (int, torch.SymInt)):
-        return [value, value]
-    sizes = list(value) if isinstance(value, Sequence) else []
-    if len(sizes) != 2:
+    sizes = [value, value] if isinstance(value, (int, torch.SymInt)) else value
+    if not isinstance(sizes, Sequence) or len(sizes) != 2:
         raise ValueError(f"{op}: output_size: expected an integer or two, got {value!r}")
+    if any(isinstance(size, int) and not 0 <= size <= LARGEST_SIZE for size in sizes):
+        raise ValueError(f"{op}: output_size: expected sizes from 0 to {LARGEST_SIZE}, got {value!r}")
     if not isinstance(input, Tensor):
         raise TypeError(f"{op}: input: expected a tensor, got {type(input).__name__}")
     if input.dim() < 3:
