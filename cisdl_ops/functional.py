@@ -28,6 +28,8 @@ def _integer(op: str, name: str, value: Any) -> int:
     Raises:
         TypeError: anything else.
     """
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{op}: {name}: expected an integer, got {value!r}")
     return value if isinstance(value, int) else operator.index(value)
@@ -40,6 +42,8 @@ def _pair(op: str, name: str, value: IntOrPair) -> list[int]:
         TypeError: something else than integers.
         ValueError: a sequence of neither one nor two.
     """
+    if type(value) is int:
+        return [value, value]
     if not isinstance(value, (list, tuple)):
         return [_integer(op, name, value)] * 2
     if len(value) not in (1, 2):
