@@ -1,4 +1,6 @@
 // The conv2d lists of one instruction set: special entries first, the plain one last.
+#include <type_traits>
+
 #include "conv2d_direct.h"
 #include "conv2d_direct_weight.h"
 #include "conv2d_nhwc.h"
@@ -9,8 +11,36 @@
 namespace cisdl {
 namespace {
 
+extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)();
+
+constexpr int64_t kWinogradChannels = 32;  // from so many on, on both sides
+
+template <class T>
+bool winograd_applies(const Conv2dProblem& p) {
+  return std::is_same_v<T, float> && p.kernel_h == 3 && p.kernel_w == 3 && p.stride_h == 1 && p.stride_w == 1 &&
+         p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 && p.in_channels >= kWinogradChannels &&
+         p.out_channels >= kWinogradChannels;
+}
+template <class T>
+bool winograd_forward_applies(const Conv2dForward<T>& args) {
+  return winograd_applies<T>(args.p);
+}
+template <class T>
+void winograd_forward(const Conv2dForward<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->forward(args, par);
+}
+template <class T>
+bool winograd_backward_input_applies(const Conv2dBackwardInput<T>& args) {
+  return winograd_applies<T>(args.p);
+}
+template <class T>
+void winograd_backward_input(const Conv2dBackwardInput<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->backward_input(args, par);
+}
+
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
+    {"winograd", winograd_forward_applies<T>, winograd_forward<T>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dForward<T>>, conv2d_depthwise_forward<T>},
@@ -20,6 +50,7 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
+    {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardInput<T>>, conv2d_depthwise_backward_input<T>},
