@@ -39,6 +39,15 @@ void winograd_backward_input(const Conv2dBackwardInput<T>& args, const Parallel&
 }
 
 template <class T>
+bool winograd_backward_weight_applies(const Conv2dBackwardWeight<T>& args) {
+  return args.grad_weight && winograd_applies<T>(args.p);
+}
+template <class T>
+void winograd_backward_weight(const Conv2dBackwardWeight<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->backward_weight(args, par);
+}
+
+template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
     {"winograd", winograd_forward_applies<T>, winograd_forward<T>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
@@ -60,6 +69,7 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
+    {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardWeight<T>>, conv2d_depthwise_backward_weight<T>},

@@ -29,6 +29,7 @@ struct Conv2dKernels {
 struct WinogradKernels {
   void (*forward)(const Conv2dForward<float>&, const Parallel&);
   void (*backward_input)(const Conv2dBackwardInput<float>&, const Parallel&);
+  void (*backward_weight)(const Conv2dBackwardWeight<float>&, const Parallel&);
 };
 
 template <class T>

@@ -16,6 +16,8 @@
 // When it wins: from about 32 channels on both sides on. Limits: float32 only; with more than kMaxChain channels the
 // sums are cut, as everywhere; its rounding error is several times that of a direct sum, see winograd_transforms.h
 // and docs/drop-in.md. A size that is not a multiple of 4 pays for whole tiles.
+#include "column_sums.h"
+#include "conv2d_bias_gradient.h"
 #include "winograd_tiles.h"
 
 namespace cisdl {
@@ -256,7 +258,125 @@ void backward_input(const Conv2dBackwardInput<float>& a, const Parallel& par) {
            par);
 }
 
-constexpr WinogradKernels kKernels = {forward, backward_input};
+// ----------------------------------------------------------------------------- gradient of the weight
+
+constexpr int64_t kBlockBytes = 6 << 20;  // of transformed inputs and gradients that are multiplied together
+constexpr int kGradRows = 4;
+constexpr int kGradVectors = kNumRegisters == 32 ? 4 : 2;
+constexpr int64_t kGradPanel = kGradVectors * kWidth<float>;
+static_assert(kChunk % kGradRows == 0 && kChunk % kGradPanel == 0);
+
+// m[row][column] = sum over tiles of d[tile][row] v[tile][column]; rows of both are kChunk apart.
+void gradient_tile(int64_t tiles, const float* __restrict d, const float* __restrict v, float* __restrict m) {
+  constexpr int W = kWidth<float>;
+  V acc[kGradRows][kGradVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kGradRows; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < kGradVectors; ++j) acc[i][j] = zero<float>();
+  for (int64_t t = 0; t < tiles; ++t, d += kChunk, v += kChunk) {
+    V b[kGradVectors];
+#pragma GCC unroll 4
+    for (int j = 0; j < kGradVectors; ++j) b[j] = load(v + j * W);
+#pragma GCC unroll 8
+    for (int i = 0; i < kGradRows; ++i) {
+      const V a = set1(d[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kGradVectors; ++j) acc[i][j] += a * b[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kGradRows; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < kGradVectors; ++j) store(m + i * kGradPanel + j * W, acc[i][j]);
+}
+
+// The 3x3 gradients of output channel k and the W input channels from c on, out of their 36 products.
+void store_gradient(const Conv2dBackwardWeight<float>& a, int64_t k, int64_t c, const float* products,
+                    int64_t point_stride, bool accumulate) {
+  constexpr int W = kWidth<float>;
+  const int64_t channels = a.p.in_channels, lanes = smaller(W, channels - c);
+  V taps[9];
+  transform_2d_down<3>(
+      [&](int r, int s) __attribute__((always_inline)) {
+        return load(products + (r * kInTile + s) * point_stride);
+      },
+      taps);
+  if (a.layout == Layout::nhwc) {
+    float* to = a.grad_weight + k * 9 * channels + c;
+    for (int tap = 0; tap < 9; ++tap, to += channels) {
+      if (accumulate) taps[tap] += lanes == W ? load(to) : load_partial(to, lanes);
+      store_up_to(to, taps[tap], lanes);
+    }
+    return;
+  }
+  float* to = a.grad_weight + (k * channels + c) * 9;
+  if constexpr (W >= 9) {
+    V rows[W] = {};
+    for (int tap = 0; tap < 9; ++tap) rows[tap] = taps[tap];
+    transpose<float>(rows);
+    for (int64_t lane = 0; lane < lanes; ++lane, to += 9)
+      store_partial(to, accumulate ? rows[lane] + load_partial(to, 9) : rows[lane], 9);
+  } else {
+    float buffer[9 * W];
+    for (int tap = 0; tap < 9; ++tap) store(buffer + tap * W, taps[tap]);
+    for (int64_t lane = 0; lane < lanes; ++lane, to += 9)
+      for (int tap = 0; tap < 9; ++tap) to[tap] = buffer[tap * W + lane] + (accumulate ? to[tap] : 0);
+  }
+}
+
+void backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& par) {
+  constexpr int64_t W = kWidth<float>;
+  const Conv2dProblem& p = a.p;
+  if (a.grad_bias && a.layout == Layout::nchw) conv2d_bias_gradient(p, a.grad_output, a.grad_bias, par);
+  if (a.grad_bias && a.layout == Layout::nhwc)
+    column_sums<float>(a.grad_output, p.batch * p.out_h * p.out_w, p.out_channels, a.grad_bias, par);
+  const TiledImages x = images(a.layout, p.batch, p.in_channels, p.in_h, p.in_w, p.out_h, p.out_w);
+  const TiledImages y = images(a.layout, p.batch, p.out_channels, p.out_h, p.out_w, p.out_h, p.out_w);
+  const auto by_filter = [](const V(&g)[kOutTile], V(&out)[kInTile])
+                             __attribute__((always_inline)) { filter_transform(g, out); };
+  const int64_t row_bytes = kPoints * x.tile_cols * (x.chunks() + y.chunks()) * kChunk * kBytes;
+  const int64_t most = smaller(kBlockBytes / row_bytes, kMaxChain / x.tile_cols);
+  const Parts blocks = split_evenly(x.rows(), larger(1, most), 1);
+  const int64_t x_parts = ceil_div(x.channels, W), y_parts = ceil_div(y.channels, W);
+  for (int64_t block = 0; block < blocks.count; ++block) {
+    const int64_t row = block * blocks.size, rows = smaller(blocks.size, x.rows() - row);
+    const int64_t tiles = rows * x.tile_cols;
+    const auto memory = [&](Scratch slot, int64_t chunks) {
+      return TransformedTiles(
+          static_cast<float*>(scratch(slot, TransformedTiles::elements(tiles, chunks) * kBytes)), tiles, chunks);
+    };
+    const TransformedTiles v = memory(Scratch::shared, x.chunks()), d = memory(Scratch::shared2, y.chunks());
+    parallel_for(par, x_parts + y_parts, 1, [&](int64_t begin, int64_t end) {
+      float* buffer = static_cast<float*>(scratch(Scratch::extra, row_buffer(x, y) * kBytes));
+      for (int64_t i = begin; i < end; ++i) {
+        if (i < x_parts)
+          transform_tiles<kInTile>(x, a.input, p.pad_top, p.pad_left, row, rows, i * W, v, 0, buffer, by_input);
+        else
+          transform_tiles<kOutTile>(y, a.grad_output, 0, 0, row, rows, (i - x_parts) * W, d, 0, buffer, by_filter);
+      }
+    });
+    // An item: kChunk output channels by a panel of input channels.
+    const int64_t panels = ceil_div(x.channels, kGradPanel);
+    parallel_for(par, y.chunks() * panels, 1, [&](int64_t begin, int64_t end) {
+      constexpr int64_t kPointStride = kChunk * kGradPanel + 48;
+      float* m = static_cast<float*>(scratch(Scratch::local, kPoints * kPointStride * kBytes));
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t k0 = item / panels * kChunk, c0 = item % panels * kGradPanel;
+        const int64_t count = smaller(kChunk, y.channels - k0);
+        for (int64_t point = 0; point < kPoints; ++point)
+          for (int64_t k = 0; k < count; k += kGradRows)
+            gradient_tile(tiles, d.at(0, k0 + k) + point * d.point_stride, v.at(0, c0) + point * v.point_stride,
+                          m + point * kPointStride + k * kGradPanel);
+        for (int64_t k = 0; k < count; ++k)
+          for (int64_t c = c0; c < smaller(c0 + kGradPanel, x.channels); c += W)
+            store_gradient(a, k0 + k, c, m + k * kGradPanel + (c - c0), kPointStride, block > 0);
+      }
+    });
+  }
+}
+
+constexpr WinogradKernels kKernels = {forward, backward_input, backward_weight};
 
 }  // namespace
 }  // namespace cisdl

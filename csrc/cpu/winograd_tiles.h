@@ -132,31 +132,25 @@ inline void untransform_tiles(const TiledImages& y, float* data, const float* bi
     const int64_t n = i / y.tile_rows, top = i % y.tile_rows * kOutTile, height = smaller(kOutTile, y.h - top);
     for (int64_t t = 0; t < y.tile_cols; ++t, products += ldm) {
       const int64_t left = t * kOutTile, width = smaller(kOutTile, y.w - left);
-      V columns[kOutTile][kInTile];
-#pragma GCC unroll 6
-      for (int s = 0; s < kInTile; ++s) {
-        V m[kInTile], out[kOutTile];
-#pragma GCC unroll 6
-        for (int r = 0; r < kInTile; ++r) m[r] = load(products + (r * kInTile + s) * point_stride);
-        output_transform<kOutTile>(m, out);
-#pragma GCC unroll 4
-        for (int r = 0; r < kOutTile; ++r) columns[r][s] = out[r];
-      }
+      V out[kOutTile * kOutTile];
+      transform_2d_down<kOutTile>(
+          [&](int r, int q) __attribute__((always_inline)) {
+            return load(products + (r * kInTile + q) * point_stride);
+          },
+          out);
 #pragma GCC unroll 4
       for (int r = 0; r < kOutTile; ++r) {
-        V out[kOutTile];
-        output_transform<kOutTile>(columns[r], out);
         if (r >= height) break;
         if (y.layout == Layout::nchw) {
           float* to = buffer + (r * y.w + left) * W;
 #pragma GCC unroll 4
           for (int s = 0; s < kOutTile; ++s)
-            if (s < width) store(to + s * W, out[s] + b);
+            if (s < width) store(to + s * W, out[r * kOutTile + s] + b);
         } else {
           float* to = data + ((n * y.h + top + r) * y.w + left) * y.channels + c;
 #pragma GCC unroll 4
           for (int s = 0; s < kOutTile; ++s)
-            if (s < width) store_up_to(to + s * y.channels, out[s] + b, lanes);
+            if (s < width) store_up_to(to + s * y.channels, out[r * kOutTile + s] + b, lanes);
         }
       }
     }

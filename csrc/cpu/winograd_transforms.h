@@ -105,5 +105,28 @@ CISDL_INLINE void transform_2d(const Transform& transform, const Load& load_at, 
   }
 }
 
+// Down from 6x6 products to N x N outputs.
+template <int N, class Load, int M>
+CISDL_INLINE void transform_2d_down(const Load& load_at, V (&out)[M]) {
+  static_assert(M >= N * N);
+  V columns[N][kInTile];
+#pragma GCC unroll 6
+  for (int s = 0; s < kInTile; ++s) {
+    V m[kInTile], t[N];
+#pragma GCC unroll 6
+    for (int r = 0; r < kInTile; ++r) m[r] = load_at(r, s);
+    output_transform<N>(m, t);
+#pragma GCC unroll 4
+    for (int r = 0; r < N; ++r) columns[r][s] = t[r];
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < N; ++r) {
+    V t[N];
+    output_transform<N>(columns[r], t);
+#pragma GCC unroll 4
+    for (int s = 0; s < N; ++s) out[r * N + s] = t[s];
+  }
+}
+
 }  // namespace
 }  // namespace cisdl
