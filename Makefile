@@ -10,10 +10,10 @@ BUILT := $(VENV)/.built
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP_FILES := $(SOURCES) $(shell find tests -name '*.cpp' -o -name '*.h')
 
-.PHONY: help run install test test-isa lint format bench clean
+.PHONY: help run install test test-isa test-large conformance sanitize lint format bench clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 run: install  ## train LeNet on the bundled digits
 	@$(BIN)/cisdl train lenet
@@ -37,6 +37,15 @@ test: install  ## the tests
 test-isa: install  ## the kernels' tests on every instruction set that this CPU has
 	for isa in $$($(BIN)/python -c 'import cisdl_ops; print(*cisdl_ops.build_info()["isas_supported"])'); do \
 	  echo "CISDL_ISA=$$isa"; CISDL_ISA=$$isa $(BIN)/python -m pytest tests/ops || exit 1; done
+
+conformance: install  ## the suites of torch and ONNX and the fuzzer, as a table
+	@$(BIN)/python -m tests.conformance
+
+test-large: install  ## more than 2^31 elements in a tensor, as far as memory allows
+	$(BIN)/python -m pytest -m large -rs tests/ops/test_large.py
+
+sanitize: $(DEPS)  ## the case table under the address, undefined-behaviour and thread sanitizers
+	@$(BIN)/python -m tests.sanitize
 
 lint: install  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .

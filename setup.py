@@ -5,6 +5,8 @@ The compiler calls are ninja's, written to build/build.ninja, so a second build 
     CISDL_CUDA=auto|0|1   auto (default): build the CUDA kernels if nvcc is found; 1: fail without it; 0: no
     CISDL_CUDA_ARCHS      e.g. "90" or "80 90": only these instead of every architecture that nvcc knows
     CUDA_HOME             where bin/nvcc is, if not on PATH or in /usr/local/cuda
+    CISDL_SANITIZE        address (with undefined behaviour) or thread: a module for `make sanitize`, without
+                          CUDA, in build/<sanitizer>; only with the command build_ext
     CXX, MAX_JOBS         the compiler, and how many run at once
 """
 
@@ -27,7 +29,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
-BUILD = ROOT / "build"
+SANITIZER = os.environ.get("CISDL_SANITIZE", "")
+BUILD = ROOT / "build" / SANITIZER
 
 # Least first: the last one that the CPU runs is used (csrc/cpu/dispatch.cpp).
 ISAS: dict[str, dict[str, str]] = {
@@ -38,8 +41,8 @@ ISAS: dict[str, dict[str, str]] = {
     },
     "aarch64": {"neon": ""},
 }
-ISA_SOURCES = ["conv2d", "winograd", "pool2d", "linear", "lstm_cell", "peak"]
-CUDA_SOURCES = ["conv2d", "lstm_cell", "linear", "pool2d"]
+ISA_SOURCES = ["conv2d", "winograd", "pool2d", "linear", "lstm_cell", "recurrent", "peak"]
+CUDA_SOURCES = ["conv2d", "lstm_cell", "linear", "pool2d", "recurrent"]
 
 # What was built and for which torch; cisdl_ops reads it before it loads the module.
 FACTS = "_build.json"
@@ -48,10 +51,27 @@ WARNINGS = "-Wall -Wextra -Wno-maybe-uninitialized"  # GCC 12 warns of its own A
 KERNEL_FLAGS = f"-std=c++20 -O3 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno {WARNINGS}"
 BINDING_FLAGS = f"-std=c++20 -O2 -fPIC -fvisibility=hidden -fopenmp {WARNINGS} -Wno-unknown-pragmas"
 NVCC_FLAGS = "-std=c++20 -O3 -Xcompiler -fPIC,-fvisibility=hidden -Xfatbin -compress-all"
+# They come after the others: -O1 counts. Calls instead of inline checks: two thirds of the compile time.
+# No vptr: it wants torch's type information. The faults in FAULTY prove that the flags are at work.
+SANITIZER_FLAGS = {
+    "": "",
+    "address": "-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow "
+    "-fno-sanitize=vptr -fno-sanitize-recover=all --param asan-instrumentation-with-call-threshold=0",
+    "thread": "-O1 -g1 -fno-omit-frame-pointer -fsanitize=thread -Wno-tsan -DCISDL_STD_THREADS",
+}
+FAULTY = ROOT / "tests" / "sanitize"
 
 
 def stop(sentence: str) -> NoReturn:
     sys.exit(f"cisdl: {sentence}")
+
+
+def check_sanitizer(commands: list[str]) -> None:
+    """A sanitized module must not end up in a package: only a process made for it can load it."""
+    if SANITIZER not in SANITIZER_FLAGS:
+        stop(f"CISDL_SANITIZE: expected address or thread, got {SANITIZER}")
+    if SANITIZER and commands != ["build_ext"]:
+        stop(f"CISDL_SANITIZE: expected the command build_ext, got {' '.join(commands)}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +95,7 @@ def find_cuda() -> Cuda | None:
     wanted = os.environ.get("CISDL_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
         stop(f"CISDL_CUDA: expected auto, 0 or 1, got {wanted}")
-    if wanted == "0":
+    if wanted == "0" or SANITIZER:
         return None
     home = os.environ.get("CUDA_HOME")
     candidates = [f"{home}/bin/nvcc"] if home else [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
@@ -147,7 +167,8 @@ def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
     each_isa = "'-DCISDL_FOR_EACH_ISA(X)=" + " ".join(f"X({name})" for name in isas) + "'"
 
     ninja = Ninja()
-    ninja.rule("cxx", f"{cxx} -MMD -MF $out.d $flags -c $in -o $out")
+    sanitizer_flags = SANITIZER_FLAGS[SANITIZER]
+    ninja.rule("cxx", f"{cxx} -MMD -MF $out.d $flags {sanitizer_flags} -c $in -o $out")
     libraries = "-ltorch -ltorch_cpu -lc10 -ltorch_python"
     if cuda:
         ninja.rule("nvcc", f"{cuda.nvcc} -ccbin {cxx} -MMD -MF $out.d $flags -c $in -o $out")
@@ -159,13 +180,18 @@ def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
         for isa, isa_flags in isas.items():
             flags = f"{KERNEL_FLAGS} -DCISDL_ISA={isa} {isa_flags}"
             ninja.edge("cxx", f"cpu/{name}.{isa}.o", [str(CSRC / f"cpu/{name}.cpp")], flags)
+    if SANITIZER:
+        for isa, isa_flags in isas.items():
+            flags = f"{KERNEL_FLAGS} -DCISDL_ISA={isa} {isa_flags}"
+            ninja.edge("cxx", f"faulty/kernel.{isa}.o", [str(FAULTY / "faulty_kernel.cpp")], flags)
+        ninja.edge("cxx", "faulty/op.o", [str(FAULTY / "faulty_op.cpp")], f"{binding_flags} {each_isa}")
     for source in [*sorted((CSRC / "ops").glob("*.cpp")), CSRC / "bindings.cpp"]:
         ninja.edge("cxx", f"ops/{source.stem}.o", [str(source)], binding_flags)
     for name in ("dispatch", "scratch"):
         ninja.edge("cxx", f"cpu/{name}.o", [str(CSRC / f"cpu/{name}.cpp")], f"{KERNEL_FLAGS} {each_isa}")
     # No -fopenmp here: the OpenMP runtime is then the one that torch already carries, not a second one.
     folder = Path(torch.__file__).parent / "lib"
-    link = f"{cxx} -shared -Wl,--exclude-libs,ALL $in -o $out -L{folder} {libraries}"
+    link = f"{cxx} -shared {sanitizer_flags} -Wl,--exclude-libs,ALL $in -o $out -L{folder} {libraries}"
     ninja.rule("link", link, depfile=False)
     ninja.edge("link", "_C.so", list(ninja.outputs))
     ninja.write(BUILD / "build.ninja")
@@ -175,6 +201,7 @@ class NinjaBuildExt(build_ext):
     """build_ext that hands everything to ninja in build/ and copies the result where setuptools wants it."""
 
     def build_extension(self, ext: Extension) -> None:
+        check_sanitizer(self.distribution.commands)
         machine = platform.machine().replace("AMD64", "x86_64").replace("arm64", "aarch64")
         if machine not in ISAS:
             stop(f"machine: expected one of {', '.join(ISAS)}, got {machine}")
@@ -193,7 +220,7 @@ class NinjaBuildExt(build_ext):
             stop("ninja is needed to build; run: pip install ninja")
 
         cuda = find_cuda()
-        BUILD.mkdir(exist_ok=True)
+        BUILD.mkdir(parents=True, exist_ok=True)
         write_ninja(cxx, ISAS[machine], cuda)
         jobs = os.environ.get("MAX_JOBS")
         if subprocess.run([ninja, "-C", str(BUILD), *(["-j", jobs] if jobs else [])]).returncode != 0:
@@ -209,14 +236,20 @@ class NinjaBuildExt(build_ext):
             "isas": list(ISAS[machine]),
             "cuda": cuda.version if cuda else None,
             "cuda_archs": cuda.archs if cuda else [],
+            **({"sanitizer": SANITIZER} if SANITIZER else {}),
         }
+        (BUILD / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+        if SANITIZER:
+            return
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(BUILD / "_C.so", target)
-        target.with_name(FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+        shutil.copy2(BUILD / FACTS, target.with_name(FACTS))
 
     def copy_extensions_to_source(self) -> None:
         """For an editable install: the compiled module goes beside the Python files, its facts with it."""
+        if SANITIZER:
+            return
         super().copy_extensions_to_source()
         build_py = self.get_finalized_command("build_py")
         for ext in self.extensions:

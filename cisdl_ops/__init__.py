@@ -5,6 +5,7 @@ The functions have the signatures and semantics of ``torch.nn.functional``; ``ci
 ``torch.ops.cisdl.<name>``.
 """
 
+from cisdl_ops import _flops as _flops
 from cisdl_ops import _load as _load  # first: refuses a build made for another torch
 from cisdl_ops import _vmap as _vmap
 from cisdl_ops import nn as nn
@@ -15,18 +16,33 @@ from cisdl_ops._info import (
     last_implementation,
     op_names,
 )
-from cisdl_ops.accelerate import accelerate
-from cisdl_ops.functional import avg_pool2d, conv2d, conv_transpose2d, linear, lstm_cell, max_pool2d
+from cisdl_ops.accelerate import accelerate, restore
+from cisdl_ops.functional import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool2d,
+    conv2d,
+    conv_transpose2d,
+    gru_cell,
+    linear,
+    lstm_cell,
+    max_pool2d,
+    rnn_relu_cell,
+    rnn_tanh_cell,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "accelerate",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "avg_pool2d",
     "build_info",
     "conv2d",
     "conv_transpose2d",
     "force_implementation",
+    "gru_cell",
     "implementations",
     "last_implementation",
     "linear",
@@ -34,4 +50,7 @@ __all__ = [
     "max_pool2d",
     "nn",
     "op_names",
+    "restore",
+    "rnn_relu_cell",
+    "rnn_tanh_cell",
 ]

@@ -180,12 +180,13 @@ def _register() -> None:
     rules: dict[str, Any] = {
         "linear": _linear,
         "linear_backward": _linear_backward,
-        "lstm_cell_backward": _each_sample(ops.lstm_cell_backward.default),
         "conv2d": _convolution(ops.conv2d.default, 3),
         "conv2d_backward": _convolution_backward(ops.conv2d_backward.default, 3),
         "conv_transpose2d": _convolution(ops.conv_transpose2d.default, 3),
         "conv_transpose2d_backward": _convolution_backward(ops.conv_transpose2d_backward.default, 3),
     }
+    cells = ("lstm_cell", "lstm_layer", "gru_cell", "gru_layer", "rnn_cell", "rnn_layer")
+    rules |= {f"{name}_backward": _each_sample(getattr(ops, f"{name}_backward").default) for name in cells}
     # Pooling, and where among its arguments the size of its result is, if there is one.
     pooling = {
         "max_pool2d": None,

@@ -161,12 +161,21 @@ def _pool_flops(case: Case) -> int:
     return prod(case.output_shapes()[0]) * (kernel * kernel if isinstance(kernel, int) else prod(kernel))
 
 
-def _lstm_cell_flops(case: Case) -> int:
+def _adaptive_pool_flops(case: Case) -> int:
+    *lead, height, width = case.shapes["input"]
+    out_h, out_w = case.output_shapes()[0][-2:]
+    rows = sum(end - begin for begin, end in reference.adaptive_windows(height, out_h))
+    columns = sum(end - begin for begin, end in reference.adaptive_windows(width, out_w))
+    return prod(lead) * rows * columns
+
+
+def _cell_flops(case: Case) -> int:
     batch = case.shapes["input"][0]
     return 2 * batch * (prod(case.shapes["w_ih"]) + prod(case.shapes["w_hh"]))
 
 
 _LSTM_TENSORS = ("input", "hx", "cx", "w_ih", "w_hh", "b_ih", "b_hh")
+_CELL_TENSORS = ("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh")
 _SEPARATE = (Pass("grad_input", ("input",)), Pass("grad_weight", ("weight", "bias")))
 _WHOLE = (Pass("backward", ("input",)),)
 
@@ -218,13 +227,39 @@ OPS: dict[str, Op] = {
             images=True,
         ),
         Op(
+            "adaptive_max_pool2d",
+            ("input",),
+            torch.nn.functional.adaptive_max_pool2d,
+            reference.adaptive_max_pool2d,
+            _WHOLE,
+            _adaptive_pool_flops,
+            images=True,
+        ),
+        Op(
+            "adaptive_avg_pool2d",
+            ("input",),
+            torch.nn.functional.adaptive_avg_pool2d,
+            reference.adaptive_avg_pool2d,
+            _WHOLE,
+            _adaptive_pool_flops,
+            images=True,
+        ),
+        Op(
             "lstm_cell",
             _LSTM_TENSORS,
             torch.lstm_cell,
             reference.lstm_cell,
             (Pass("backward", _LSTM_TENSORS, work=2),),
-            _lstm_cell_flops,
+            _cell_flops,
             packs_state=True,
+        ),
+        *(
+            Op(name, _CELL_TENSORS, function, plain, (Pass("backward", _CELL_TENSORS, work=2),), _cell_flops)
+            for name, function, plain in (
+                ("gru_cell", torch.gru_cell, reference.gru_cell),
+                ("rnn_tanh_cell", torch.rnn_tanh_cell, reference.rnn_tanh_cell),
+                ("rnn_relu_cell", torch.rnn_relu_cell, reference.rnn_relu_cell),
+            )
         ),
     )
 }
@@ -257,15 +292,22 @@ def _pool(
     return Case(op, name, {"input": x}, {"kernel_size": kernel, **kwargs}, _tags(tags), values)
 
 
-def _lstm(tags: str, name: str, batch: int, inputs: int, hidden: int, bias: bool = True) -> Case:
-    state, rows = (batch, hidden), 4 * hidden
-    shapes: dict[str, Shape] = {
-        "input": (batch, inputs), "hx": state, "cx": state, "w_ih": (rows, inputs), "w_hh": (rows, hidden),
-    }  # fmt: skip
-    return Case(
-        "lstm_cell", name, shapes | ({"b_ih": (rows,), "b_hh": (rows,)} if bias else {}), {}, _tags(tags)
-    )
+def _adaptive(
+    op: str, tags: str, name: str, x: Shape, size: Any, values: str = "normal", **kwargs: Any
+) -> Case:
+    return Case(op, name, {"input": x}, {"output_size": size, **kwargs}, _tags(tags), values)
 
+
+def _cell(op: str, tags: str, name: str, batch: int, inputs: int, hidden: int, bias: bool = True) -> Case:
+    state, rows = (batch, hidden), _GATES[op] * hidden
+    shapes: dict[str, Shape] = {"input": (batch, inputs), "hx": state}
+    shapes |= {"cx": state} if op == "lstm_cell" else {}
+    shapes |= {"w_ih": (rows, inputs), "w_hh": (rows, hidden)}
+    shapes |= {"b_ih": (rows,), "b_hh": (rows,)} if bias else {}
+    return Case(op, name, shapes, {}, _tags(tags))
+
+
+_GATES = {"lstm_cell": 4, "gru_cell": 3, "rnn_tanh_cell": 1, "rnn_relu_cell": 1}
 
 # Sizes on both sides of every vector width in use (4, 8, 16 lanes; 32 and 64 are tile widths).
 _EDGES = (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65)
@@ -422,6 +464,7 @@ def _conv_transpose2d_cases() -> Iterator[Case]:
     yield _conv_transpose(
         test, "depthwise_multiplier", (1, 4, 5, 5), (4, 3, 3, 3), groups=4, stride=2, output_padding=1
     )
+    yield _conv_transpose(test, "depthwise_33", (2, 33, 7, 8), (33, 1, 3, 3), groups=33, padding=1)
     yield _conv_transpose(test, "dcgan_like", (2, 33, 7, 7), (33, 17, 4, 4), stride=2, padding=1)
 
     yield _conv_transpose("grad", "grad", (2, 2, 3, 4), (2, 3, 3, 3), padding=1)
@@ -492,6 +535,7 @@ def _pool_cases() -> Iterator[Case]:
     )
     yield _pool(best, test, "dilation", (2, 3, 12, 13), 3, stride=2, dilation=2, return_indices=True)
     yield _pool(best, test, "dilation_padding", (1, 2, 11, 9), (2, 3), stride=1, padding=1, dilation=(1, 2))
+    yield _pool(best, test, "dilation_channels", (2, 33, 9, 8), 3, "ties", stride=1, padding=1, dilation=2)
     yield _pool(best, test, "dilation_ceil", (1, 2, 10, 12), 2, stride=3, dilation=(3, 2), ceil_mode=True)
     yield _pool(best, "grad", "grad_dilation", (1, 2, 6, 5), 2, dilation=2, stride=1)
 
@@ -519,19 +563,52 @@ def _pool_cases() -> Iterator[Case]:
     yield _pool(mean, "bench", "global_512_7_b8", (8, 512, 7, 7), 7)
 
 
-def _lstm_cell_cases() -> Iterator[Case]:
-    yield from (_lstm("test", f"hidden_{n}", 3, 6, n) for n in _EDGES)
-    yield from (_lstm("test", f"batch_{n}", n, 10, 12) for n in (0, *_EDGES))
-    yield from (_lstm("test", f"inputs_{n}", 2, n, 8) for n in (1, 3, 17, 64))
-    yield _lstm("test", "no_bias", 5, 7, 9, bias=False)
-    yield _lstm("test", "no_bias_batch_1", 1, 16, 32, bias=False)
-    yield _lstm("test", "odd_blocks", 37, 53, 67)
-    yield _lstm("grad", "grad", 2, 3, 2)
-    yield _lstm("grad", "grad_no_bias", 1, 2, 3, bias=False)
+def _adaptive_pool_cases() -> Iterator[Case]:
+    best, test = "adaptive_max_pool2d", "test"
+    for op in (best, "adaptive_avg_pool2d"):
+        for n in _EDGES:
+            yield _adaptive(op, test, f"width_{n}", (2, 3, 5, n), (2, 4))
+            yield _adaptive(op, test, f"out_width_{n}", (1, 3, 5, 13), (3, n))
+            yield _adaptive(op, test, f"channels_{n}", (2, n, 7, 8), (3, 5))
+        yield _adaptive(op, test, "unbatched", (3, 7, 8), (3, 5))
+        yield _adaptive(op, test, "batch_0", (0, 3, 7, 8), (3, 5))
+        yield _adaptive(op, test, "global", (2, 5, 7, 6), 1)
+        yield _adaptive(op, test, "equal_windows", (2, 5, 12, 9), (4, 3))
+        yield _adaptive(op, test, "equal_rows_only", (2, 5, 12, 9), (4, 4))
+        yield _adaptive(op, test, "same_size", (2, 3, 5, 6), (None, None))
+        yield _adaptive(op, test, "own_height", (2, 3, 5, 6), (None, 4))
+        yield _adaptive(op, test, "larger_than_input", (2, 3, 4, 5), (9, 7))
+        yield _adaptive(op, test, "single_pixel", (2, 3, 1, 1), (2, 3))
+        yield _adaptive(op, test, "large_plane", (1, 2, 67, 71), (8, 9))
+        yield _adaptive(op, test, "special_values", (2, 3, 14, 17), (5, 6), "special")
+        yield _adaptive(op, "grad", "grad", (2, 2, 5, 4), (3, 3))
+        yield _adaptive(op, "grad", "grad_equal_windows", (1, 2, 4, 6), 2)
+        yield _adaptive(op, "grad", "grad_larger_than_input", (1, 2, 2, 3), (3, 5))
+
+        yield _adaptive(op, "bench quick", "global_512_7_b8", (8, 512, 7, 7), 1)
+        yield _adaptive(op, "bench", "alexnet_256_13_to_6_b16", (16, 256, 13, 13), 6)
+        yield _adaptive(op, "bench", "vgg_512_14_to_7_b8", (8, 512, 14, 14), 7)
+    yield _adaptive(best, test, "ties", (2, 3, 11, 19), (4, 7), "ties")
+    yield _adaptive(best, test, "indices", (2, 19, 11, 9), (4, 4), "ties", return_indices=True)
+    yield _adaptive(best, test, "indices_equal", (2, 3, 10, 18), (5, 6), "ties", return_indices=True)
+    yield _adaptive(best, test, "indices_special", (2, 3, 9, 17), (4, 5), "special", return_indices=True)
+    yield _adaptive(best, test, "indices_unbatched", (3, 9, 10), (4, None), return_indices=True)
+    yield _adaptive(best, test, "indices_large", (1, 2, 67, 71), (8, 9), "ties", return_indices=True)
+
+
+def _cell_cases(op: str) -> Iterator[Case]:
+    yield from (_cell(op, "test", f"hidden_{n}", 3, 6, n) for n in _EDGES)
+    yield from (_cell(op, "test", f"batch_{n}", n, 10, 12) for n in (0, *_EDGES))
+    yield from (_cell(op, "test", f"inputs_{n}", 2, n, 8) for n in (1, 3, 17, 64))
+    yield _cell(op, "test", "no_bias", 5, 7, 9, bias=False)
+    yield _cell(op, "test", "no_bias_batch_1", 1, 16, 32, bias=False)
+    yield _cell(op, "test", "odd_blocks", 37, 53, 67)
+    yield _cell(op, "grad", "grad", 2, 3, 2)
+    yield _cell(op, "grad", "grad_no_bias", 1, 2, 3, bias=False)
     for batch in (1, 32, 64, 256):
         for hidden in (128, 256, 512, 1024):
             quick = " quick" if (batch, hidden) in ((1, 256), (64, 128), (64, 512)) else ""
-            yield _lstm(f"bench{quick}", f"h{hidden}_b{batch}", batch, hidden, hidden)
+            yield _cell(op, f"bench{quick}", f"h{hidden}_b{batch}", batch, hidden, hidden)
 
 
 CASES: tuple[Case, ...] = (
@@ -539,7 +616,8 @@ CASES: tuple[Case, ...] = (
     *_conv2d_cases(),
     *_conv_transpose2d_cases(),
     *_pool_cases(),
-    *_lstm_cell_cases(),
+    *_adaptive_pool_cases(),
+    *(case for op in _GATES for case in _cell_cases(op)),
 )
 
 

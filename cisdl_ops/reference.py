@@ -12,6 +12,7 @@ R S kernel rows and columns.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -219,6 +220,60 @@ def avg_pool2d(
     return total / (count if divisor_override is None else divisor_override)
 
 
+def adaptive_windows(size: int, count: int) -> list[tuple[int, int]]:
+    """The cells ``(begin, end)`` of each of ``count`` windows along ``size`` cells:
+    floor(i * size / count) <= cell < ceil((i + 1) * size / count)."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def adaptive_output_size(input: Tensor, output_size: int | Sequence[int | None]) -> tuple[int, int]:
+    """``output_size`` as a pair; None stands for the input's own size."""
+    height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    return (
+        input.shape[-2] if height is None else height,
+        input.shape[-1] if width is None else width,
+    )
+
+
+def adaptive_max_pool2d(
+    input: Tensor, output_size: int | Sequence[int | None], return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """y[n,c,i,j] = max of input[n,c,h,w] over the rows h and columns w of ``adaptive_windows``.
+
+    Ties and NaN as in :func:`max_pool2d`: each window is one that reaches over the whole of its cells.
+    input [N, C, H, W] or [C, H, W] -> [N, C, *output_size] or [C, *output_size]; with ``return_indices``
+    also the int64 index h * W + w of the winner, same shape.
+    """
+    out_h, out_w = adaptive_output_size(input, output_size)
+    height, width = input.shape[-2:]
+    shape = (*input.shape[:-2], out_h, out_w)
+    values: list[Tensor] = []
+    places: list[Tensor] = []
+    for top, bottom in adaptive_windows(height, out_h):
+        for left, right in adaptive_windows(width, out_w):
+            window = input[..., top:bottom, left:right]
+            best, place = max_pool2d(window, (bottom - top, right - left), return_indices=True)
+            row, column = place // (right - left), place % (right - left)
+            values.append(best[..., 0, 0])
+            places.append(((top + row) * width + left + column)[..., 0, 0])
+    result = torch.stack(values, -1).view(shape)
+    return (result, torch.stack(places, -1).view(shape)) if return_indices else result
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    """y[n,c,i,j] = mean of input[n,c,h,w] over the rows h and columns w of ``adaptive_windows``.
+
+    input [N, C, H, W] or [C, H, W] -> [N, C, *output_size] or [C, *output_size].
+    """
+    out_h, out_w = adaptive_output_size(input, output_size)
+    means = [
+        input[..., top:bottom, left:right].sum((-2, -1)) / ((bottom - top) * (right - left))
+        for top, bottom in adaptive_windows(input.shape[-2], out_h)
+        for left, right in adaptive_windows(input.shape[-1], out_w)
+    ]
+    return torch.stack(means, -1).view(*input.shape[:-2], out_h, out_w)
+
+
 def lstm_cell(
     input: Tensor,
     hx: tuple[Tensor, Tensor],
@@ -241,3 +296,53 @@ def lstm_cell(
     i, f, g, o = gates.chunk(4, dim=-1)
     new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(new_c), new_c
+
+
+def gru_cell(
+    input: Tensor,
+    hx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Tensor:
+    """One step of a gated recurrent unit (Cho et al. 2014; as in torch, r scales w_hh h + b_hh).
+
+        ar, az, an = w_ih x + b_ih,  ur, uz, un = w_hh h + b_hh      (three blocks of H rows, in this order)
+        r = sigmoid(ar + ur),  z = sigmoid(az + uz),  n = tanh(an + r * un)
+        h' = (1 - z) * n + z * h
+
+    input [B, I], hx [B, H], w_ih [3H, I], w_hh [3H, H], b_ih and b_hh [3H] or None -> h' [B, H].
+    """
+    ar, az, an = linear(input, w_ih, b_ih).chunk(3, dim=-1)
+    ur, uz, un = linear(hx, w_hh, b_hh).chunk(3, dim=-1)
+    r, z = torch.sigmoid(ar + ur), torch.sigmoid(az + uz)
+    n = torch.tanh(an + r * un)
+    return (1 - z) * n + z * hx
+
+
+def rnn_tanh_cell(
+    input: Tensor,
+    hx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Tensor:
+    """h' = tanh(w_ih x + b_ih + w_hh h + b_hh) (Elman 1990).
+
+    input [B, I], hx [B, H], w_ih [H, I], w_hh [H, H], b_ih and b_hh [H] or None -> h' [B, H].
+    """
+    return torch.tanh(linear(input, w_ih, b_ih) + linear(hx, w_hh, b_hh))
+
+
+def rnn_relu_cell(
+    input: Tensor,
+    hx: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> Tensor:
+    """h' = max(0, w_ih x + b_ih + w_hh h + b_hh); shapes as in :func:`rnn_tanh_cell`."""
+    return torch.relu(linear(input, w_ih, b_ih) + linear(hx, w_hh, b_hh))

@@ -20,6 +20,7 @@ namespace {
 using at::Tensor;
 using OptTensor = std::optional<Tensor>;
 using Ints = std::vector<int64_t>;
+using SymInts = std::vector<c10::SymInt>;
 using Release = py::call_guard<py::gil_scoped_release>;
 
 template <class Signature>
@@ -71,12 +72,50 @@ Tensor avg_pool2d(const Tensor& input, const Ints& kernel_size, const Ints& stri
   return op.call(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override);
 }
 
+Tensor adaptive_max_pool2d(const Tensor& input, const SymInts& output_size) {
+  static const auto op = find_op<Tensor(const Tensor&, c10::SymIntArrayRef)>("cisdl::adaptive_max_pool2d");
+  return op.call(input, output_size);
+}
+
+std::tuple<Tensor, Tensor> adaptive_max_pool2d_with_indices(const Tensor& input, const SymInts& output_size) {
+  static const auto op = find_op<std::tuple<Tensor, Tensor>(const Tensor&, c10::SymIntArrayRef)>(
+      "cisdl::adaptive_max_pool2d_with_indices");
+  return op.call(input, output_size);
+}
+
+Tensor adaptive_avg_pool2d(const Tensor& input, const SymInts& output_size) {
+  static const auto op = find_op<Tensor(const Tensor&, c10::SymIntArrayRef)>("cisdl::adaptive_avg_pool2d");
+  return op.call(input, output_size);
+}
+
 std::tuple<Tensor, Tensor> lstm_cell(const Tensor& input, const Tensor& hx, const Tensor& cx, const Tensor& w_ih,
                                      const Tensor& w_hh, const OptTensor& b_ih, const OptTensor& b_hh) {
   static const auto op =
       find_op<std::tuple<Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                          const OptTensor&, const OptTensor&)>("cisdl::lstm_cell");
   return op.call(input, hx, cx, w_ih, w_hh, b_ih, b_hh);
+}
+
+// A cell with one state: all have the signature of gru_cell.
+using CellSignature = Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const OptTensor&,
+                             const OptTensor&);
+
+Tensor gru_cell(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                const OptTensor& b_ih, const OptTensor& b_hh) {
+  static const auto op = find_op<CellSignature>("cisdl::gru_cell");
+  return op.call(input, hx, w_ih, w_hh, b_ih, b_hh);
+}
+
+Tensor rnn_tanh_cell(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                     const OptTensor& b_ih, const OptTensor& b_hh) {
+  static const auto op = find_op<CellSignature>("cisdl::rnn_tanh_cell");
+  return op.call(input, hx, w_ih, w_hh, b_ih, b_hh);
+}
+
+Tensor rnn_relu_cell(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                     const OptTensor& b_ih, const OptTensor& b_hh) {
+  static const auto op = find_op<CellSignature>("cisdl::rnn_relu_cell");
+  return op.call(input, hx, w_ih, w_hh, b_ih, b_hh);
 }
 
 // GFLOP/s of multiply-adds in registers on `threads` threads: the ceiling that `cisdl bench` measures against.
@@ -117,7 +156,13 @@ PYBIND11_MODULE(_C, m) {
   m.def("max_pool2d", max_pool2d, Release());
   m.def("max_pool2d_with_indices", max_pool2d_with_indices, Release());
   m.def("avg_pool2d", avg_pool2d, Release());
+  m.def("adaptive_max_pool2d", adaptive_max_pool2d, Release());
+  m.def("adaptive_max_pool2d_with_indices", adaptive_max_pool2d_with_indices, Release());
+  m.def("adaptive_avg_pool2d", adaptive_avg_pool2d, Release());
   m.def("lstm_cell", lstm_cell, Release());
+  m.def("gru_cell", gru_cell, Release());
+  m.def("rnn_tanh_cell", rnn_tanh_cell, Release());
+  m.def("rnn_relu_cell", rnn_relu_cell, Release());
 
   m.def("isa", cisdl::isa_name);
   m.def("isas_built", cisdl::isas_built);

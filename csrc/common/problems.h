@@ -258,4 +258,88 @@ struct LstmCellBackward {
   T* grad_bias;     // [4*hidden_size], or null
 };
 
+// ------------------------------------------------------------------------------------- recurrent steps
+// One step of a recurrent layer after its two products, the elementwise part. A cell is a layer of one step. The
+// products are linear problems: `x_part` of all steps at once, `h_part` in every step. Where a member is read and
+// written, each element is read before it is written, by the one thread that writes it.
+
+struct RecurrentStep {
+  int64_t rows;  // of the batch that take this step
+  int64_t hidden_size;
+};
+
+// LSTM:  i, f, o = sigmoid(.), g = tanh(.) of the four parts of x_part + h_part;  c' = f c + i g;  h' = o tanh(c')
+template <class T>
+struct LstmStepForward {
+  RecurrentStep p;
+  const T* h_part;  // [rows, 4*hidden_size]: h W_hh^T + b_hh
+  T* gates;         // [rows, 4*hidden_size]: read as x_part = x W_ih^T + b_ih; in training written as i, f, g, o
+  T* c;             // [rows, hidden_size]: read as c, written as c'
+  T* h;             // [rows, hidden_size]: h'
+  T* output;        // [rows, hidden_size]: h' once more, or null
+  T* c_before;      // [rows, hidden_size]: c, which backward needs; null in inference
+};
+
+template <class T>
+struct LstmStepBackward {
+  RecurrentStep p;
+  const T* grad_output;  // [rows, hidden_size], or null
+  const T* grad_h;       // [rows, hidden_size]; the gradient of h' is the sum of both
+  const T* gates;        // as forward left it
+  const T* c_before;     // as forward left it
+  T* grad_c;             // [rows, hidden_size]: read as that of c', written as that of c
+  T* grad_gates;         // [rows, 4*hidden_size]: of x_part and h_part
+  T* h;                  // [rows, hidden_size]: h' computed again, or null
+};
+
+// GRU:  r, z = sigmoid(.) of the first two parts of x_part + h_part;  n = tanh(x_part_n + r h_part_n);
+//       h' = (1 - z) n + z h
+template <class T>
+struct GruStepForward {
+  RecurrentStep p;
+  const T* h_part;  // [rows, 3*hidden_size]: h W_hh^T + b_hh
+  const T* hx;      // [rows, hidden_size]: h
+  T* gates;         // [rows, 3*hidden_size]: read as x_part = x W_ih^T + b_ih; in training written as r, z, n
+  T* h;             // [rows, hidden_size]: h'; may be hx
+  T* output;        // [rows, hidden_size]: h' once more, or null
+  T* h_part_n;      // [rows, hidden_size]: the last part of h_part, which backward needs; null in inference
+};
+
+template <class T>
+struct GruStepBackward {
+  RecurrentStep p;
+  const T* grad_output;   // [rows, hidden_size], or null
+  const T* grad_product;  // [rows, hidden_size]: da_h W_hh of the step after this one
+  const T* gates;         // as forward left it
+  const T* h_part_n;      // as forward left it
+  const T* hx;            // as forward
+  T* grad_h;              // [rows, hidden_size]: read as the rest of the gradient of h' (which is the sum of the
+                          // three), written as z times that gradient: the gradient of h but for da_h W_hh
+  T* grad_x_part;         // [rows, 3*hidden_size]: da_x
+  T* grad_h_part;         // [rows, 3*hidden_size]: da_h, equal to da_x but for the last part
+};
+
+// Plain recurrent network:  h' = tanh(x_part + h_part) or max(0, x_part + h_part)
+enum class Nonlinearity : int32_t { tanh, relu };
+
+template <class T>
+struct RnnStepForward {
+  RecurrentStep p;
+  Nonlinearity nonlinearity;
+  const T* x_part;  // [rows, hidden_size]: x W_ih^T + b_ih
+  const T* h_part;  // [rows, hidden_size]: h W_hh^T + b_hh
+  T* h;             // [rows, hidden_size]: h'
+  T* output;        // [rows, hidden_size]: h' once more, or null
+};
+
+template <class T>
+struct RnnStepBackward {
+  RecurrentStep p;
+  Nonlinearity nonlinearity;
+  const T* grad_output;  // [rows, hidden_size], or null
+  const T* grad_h;       // [rows, hidden_size]; the gradient of h' is the sum of both
+  const T* h;            // [rows, hidden_size]: h' of forward
+  T* grad_part;          // [rows, hidden_size]: of x_part and h_part
+};
+
 }  // namespace cisdl

@@ -36,6 +36,14 @@ enum class Op : int {
   adaptive_avg_pool2d_backward,
   lstm_cell,
   lstm_cell_backward,
+  lstm_layer,  // the steps of recurrent layers; cells are layers of one step
+  lstm_layer_backward,
+  gru_cell,
+  gru_cell_backward,
+  rnn_tanh_cell,
+  rnn_tanh_cell_backward,
+  rnn_relu_cell,
+  rnn_relu_cell_backward,
   count
 };
 
@@ -51,6 +59,7 @@ const LinearFamily& linear_kernels();
 const Conv2dFamily& conv2d_kernels();
 const Pool2dFamily& pool2d_kernels();
 const LstmCellFamily& lstm_cell_kernels();
+const RecurrentFamily& recurrent_kernels();
 const PeakKernels& peak_kernels();
 
 template <class T, template <class> class Kernels>

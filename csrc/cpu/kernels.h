@@ -1,6 +1,6 @@
 // What each CPU source exports: one table of implementation lists per op family.
 //
-// linear.cpp, conv2d.cpp, pool2d.cpp and lstm_cell.cpp are compiled once per instruction set with
+// linear.cpp, conv2d.cpp, pool2d.cpp, lstm_cell.cpp and recurrent.cpp are compiled once per instruction set with
 // -DCISDL_ISA=<name> and export a single symbol each, `cisdl_<family>_<isa>`, through CISDL_EXPORT. All else in
 // those objects lies in anonymous namespaces: a linker that merged an inline function compiled for AVX-512 into
 // the copy that old CPUs run would end in SIGILL. tests/packaging checks it with nm.
@@ -51,6 +51,17 @@ struct LstmCellKernels {
   ImplementationList<LstmCellBackward<T>> backward;
 };
 
+// The elementwise part of one step of a recurrent layer.
+template <class T>
+struct RecurrentKernels {
+  ImplementationList<LstmStepForward<T>> lstm_forward;
+  ImplementationList<LstmStepBackward<T>> lstm_backward;
+  ImplementationList<GruStepForward<T>> gru_forward;
+  ImplementationList<GruStepBackward<T>> gru_backward;
+  ImplementationList<RnnStepForward<T>> rnn_forward;
+  ImplementationList<RnnStepBackward<T>> rnn_backward;
+};
+
 // Measures what this instruction set can do, for `cisdl bench` (peak.cpp).
 struct PeakKernels {
   double (*fma_f32)(int64_t iterations);  // runs independent FMAs in registers, returns how many flops it did
@@ -68,6 +79,7 @@ using LinearFamily = Family<LinearKernels>;
 using Conv2dFamily = Family<Conv2dKernels>;
 using Pool2dFamily = Family<Pool2dKernels>;
 using LstmCellFamily = Family<LstmCellKernels>;
+using RecurrentFamily = Family<RecurrentKernels>;
 
 // Grow-only scratch memory of the calling thread, 64-byte aligned, contents undefined. A pointer stays valid
 // until the same thread asks for the same slot again. `shared` is for the thread that calls the kernel (packed

@@ -32,18 +32,6 @@ template <class T>
 constexpr int kGateBlock = 4 * kWidth<T>;
 static_assert(kTileVectors == 2, "the gates of a block fill two panels");
 
-template <class T>
-CISDL_INLINE Vec<T> load_up_to(const T* p, int64_t n) {
-  return n >= kWidth<T> ? load(p) : load_partial(p, n);
-}
-template <class T>
-CISDL_INLINE void store_up_to(T* p, Vec<T> v, int64_t n) {
-  if (n >= kWidth<T>)
-    store(p, v);
-  else
-    store_partial(p, v, n);
-}
-
 // Rows [row, row + rows) of hidden units [j, j + min(W, hidden - j)): from the sums in `block` to h, c and gates.
 template <class T>
 void finish_block(const LstmCellForward<T>& f, const T* block, int64_t row, int64_t rows, int64_t j) {

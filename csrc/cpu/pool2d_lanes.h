@@ -213,6 +213,7 @@ CISDL_INLINE void store_index(uint8_t* p, Mask<T> code, int64_t n) {
   }
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
+    writes(p, n);
     _mm512_mask_cvtepi32_storeu_epi8(p, static_cast<__mmask16>((1u << n) - 1u), (__m512i)code);
     return;
   }

@@ -36,6 +36,10 @@ CISDL_INLINE void for_each_place(const A& a, int64_t block, int64_t C, const Win
   int64_t o = 0;
   if (a.index == PoolIndex::flat) {
     const int64_t* index = static_cast<const int64_t*>(a.indices) + block * out_cells * C;
+    if (C == 1) {
+      for (; o < out_cells; ++o) visit(o, index[o]);
+      return;
+    }
     for (int64_t i = 0; i < out_cells; ++i)
       for (int64_t c = 0; c < C; ++c, ++o)
         visit(o, index[o] >= 0 && index[o] < in_cells ? index[o] * C + c : int64_t{-1});

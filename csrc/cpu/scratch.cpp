@@ -3,6 +3,7 @@
 #include <new>
 
 #include "kernels.h"
+#include "sanitizer.h"
 
 namespace cisdl {
 namespace {
@@ -30,6 +31,7 @@ void* scratch(Scratch slot, int64_t bytes) {
     buffer.bytes = buffer.data ? rounded : 0;
     if (!buffer.data) throw std::bad_alloc();
   }
+  limit_scratch(buffer.data, bytes, buffer.bytes);
   return buffer.data;
 }
 

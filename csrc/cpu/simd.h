@@ -14,6 +14,8 @@
 #include <arm_neon.h>
 #endif
 
+#include "sanitizer.h"
+
 #define CISDL_INLINE inline __attribute__((always_inline))
 
 namespace cisdl {
@@ -101,6 +103,7 @@ CISDL_INLINE void copy_partial(char* to, const char* from, int64_t bytes) {
 // The first n lanes (0 <= n <= W) from memory, zero in the rest; touches no byte past them.
 template <class T>
 CISDL_INLINE Vec<T> load_partial(const T* p, int64_t n) {
+  reads(p, n * static_cast<int64_t>(sizeof(T)));
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
     return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p);
@@ -124,6 +127,7 @@ CISDL_INLINE Vec<T> load_partial(const T* p, int64_t n) {
 
 template <class T>
 CISDL_INLINE void store_partial(T* p, Vec<T> v, int64_t n) {
+  writes(p, n * static_cast<int64_t>(sizeof(T)));
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), (__m512)v);
@@ -133,6 +137,20 @@ CISDL_INLINE void store_partial(T* p, Vec<T> v, int64_t n) {
 #else
   copy_partial(reinterpret_cast<char*>(p), reinterpret_cast<const char*>(&v), n * static_cast<int64_t>(sizeof(T)));
 #endif
+}
+
+// The first n lanes, or all W if n is more.
+template <class T>
+CISDL_INLINE Vec<T> load_up_to(const T* p, int64_t n) {
+  return n >= kWidth<T> ? load(p) : load_partial(p, n);
+}
+
+template <class T>
+CISDL_INLINE void store_up_to(T* p, Vec<T> v, int64_t n) {
+  if (n >= kWidth<T>)
+    store(p, v);
+  else
+    store_partial(p, v, n);
 }
 
 // Lane by lane: mask ? a : b.

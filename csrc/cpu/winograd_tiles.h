@@ -13,13 +13,6 @@
 namespace cisdl {
 namespace {
 
-CISDL_INLINE void store_up_to(float* p, V v, int64_t n) {
-  if (n >= kWidth<float>)
-    store(p, v);
-  else
-    store_partial(p, v, n);
-}
-
 constexpr int64_t kChunk = 64;  // channels that lie together
 
 CISDL_INLINE int64_t round_up(int64_t n, int64_t unit) { return ceil_div(n, unit) * unit; }

@@ -30,13 +30,36 @@ const char* run(const MaxPool2dForward<T>& args, void* stream);
 template <class T>
 const char* run(const MaxPool2dBackward<T>& args, void* stream);
 template <class T>
+const char* run(const MaxPool2dGather<T>& args, void* stream);
+template <class T>
 const char* run(const AvgPool2dForward<T>& args, void* stream);
 template <class T>
 const char* run(const AvgPool2dBackward<T>& args, void* stream);
+template <class T>
+const char* run(const AdaptiveMaxPool2dForward<T>& args, void* stream);
+template <class T>
+const char* run(const AdaptiveMaxPool2dBackward<T>& args, void* stream);
+template <class T>
+const char* run(const AdaptiveAvgPool2dForward<T>& args, void* stream);
+template <class T>
+const char* run(const AdaptiveAvgPool2dBackward<T>& args, void* stream);
 
 template <class T>
 const char* run(const LstmCellForward<T>& args, void* stream);
 template <class T>
 const char* run(const LstmCellBackward<T>& args, void* stream);
+
+template <class T>
+const char* run(const LstmStepForward<T>& args, void* stream);
+template <class T>
+const char* run(const LstmStepBackward<T>& args, void* stream);
+template <class T>
+const char* run(const GruStepForward<T>& args, void* stream);
+template <class T>
+const char* run(const GruStepBackward<T>& args, void* stream);
+template <class T>
+const char* run(const RnnStepForward<T>& args, void* stream);
+template <class T>
+const char* run(const RnnStepBackward<T>& args, void* stream);
 
 }  // namespace cisdl::cuda

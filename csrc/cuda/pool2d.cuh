@@ -1,10 +1,10 @@
 // Max and average pooling, forward and backward, one thread per element of the result.
 //
 // Pooling does almost no arithmetic, so all that counts is memory: neighbouring threads write neighbouring
-// elements in either layout, and what windows share is read again from the caches. Backward gathers: each input
-// cell looks through the windows that contain it, in the order of the output, and adds up what comes back from
-// those; every cell is written once, nothing needs clearing first, there are no atomics and the sum's order is
-// fixed.
+// elements in either layout, and what windows share is read again from the caches. Backward looks, for each input
+// cell, through the windows that contain it, in the order of the output, and adds up what comes back from those;
+// every cell is written once, nothing needs clearing first, there are no atomics and the sum's order is fixed.
+// max_pool2d_gather reads the input at the places of the maxima.
 //
 // Both layouts share one kernel: a place is decoded from the element's number, then strides lead to the others.
 #pragma once
@@ -37,13 +37,39 @@ __device__ inline Place split_place(int64_t index, Layout layout, int64_t channe
   return at;
 }
 
-// The output along one axis whose window sees input cell `cell` through window cell `r`, or -1.
-__device__ inline int64_t window_through(int64_t cell, int64_t r, int64_t stride, int64_t pad, int64_t dilation,
-                                         int64_t out_size) {
-  int64_t begin = cell + pad - r * dilation;
-  if (begin < 0) return -1;
-  const int64_t window = divide_off(begin, stride);
-  return begin == 0 && window < out_size ? window : -1;
+struct Range {
+  int64_t begin, end;
+};
+
+__device__ inline int64_t quotient(int64_t a, int64_t b) { return divide_off(a, b); }
+
+// The cells of a window along one axis that lie inside the image, and the first one's place in the image.
+struct Taps {
+  int64_t begin, end;
+  int64_t first;
+};
+
+__device__ inline Taps taps_inside(int64_t window, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation,
+                                   int64_t size) {
+  const int64_t start = window * stride - pad;
+  const int64_t begin = start < 0 ? quotient(-start + dilation - 1, dilation) : 0;
+  const int64_t fit = start < size ? quotient(size - 1 - start, dilation) + 1 : 0;
+  return {begin, fit < kernel ? fit : kernel, start + begin * dilation};
+}
+
+// The windows along one axis that reach over input cell `cell` (with dilation, perhaps between their cells).
+__device__ inline Range windows_over(int64_t cell, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation,
+                                     int64_t out_size) {
+  const int64_t before = cell + pad - (kernel - 1) * dilation;  // where a window starts that ends with the cell
+  const int64_t end = quotient(cell + pad, stride) + 1;
+  return {before > 0 ? quotient(before + stride - 1, stride) : 0, end < out_size ? end : out_size};
+}
+
+// Which cell of window `window` input cell `cell` is, along one axis; -1 if it lies between two.
+__device__ inline int64_t tap_of(int64_t cell, int64_t window, int64_t stride, int64_t pad, int64_t dilation) {
+  int64_t reach = cell + pad - window * stride;
+  const int64_t tap = divide_off(reach, dilation);
+  return reach == 0 ? tap : -1;
 }
 
 // A window without any cell inside the image gives -inf and an index that no cell has.
@@ -57,12 +83,12 @@ __global__ void __launch_bounds__(kThreads)
     T best = -INFINITY;
     int64_t window = -1;
     int64_t flat = -1;
-    for (int64_t r = 0; r < p.kernel_h; ++r) {
-      const int64_t h = out.h * p.stride_h - p.pad_h + r * p.dilation_h;
-      if (h < 0 || h >= p.in_h) continue;
-      for (int64_t s = 0; s < p.kernel_w; ++s) {
-        const int64_t w = out.w * p.stride_w - p.pad_w + s * p.dilation_w;
-        if (w < 0 || w >= p.in_w) continue;
+    const Taps rows = taps_inside(out.h, p.kernel_h, p.stride_h, p.pad_h, p.dilation_h, p.in_h);
+    const Taps columns = taps_inside(out.w, p.kernel_w, p.stride_w, p.pad_w, p.dilation_w, p.in_w);
+    int64_t h = rows.first;
+    for (int64_t r = rows.begin; r < rows.end; ++r, h += p.dilation_h) {
+      int64_t w = columns.first;
+      for (int64_t s = columns.begin; s < columns.end; ++s, w += p.dilation_w) {
         const T value = input[h * in.h + w * in.w];
         if (flat < 0 || value > best || value != value) {  // the first cell, a greater one, a NaN
           best = value;
@@ -86,13 +112,15 @@ __global__ void __launch_bounds__(kThreads)
     const Place in = split_place(i, args.layout, p.channels, p.in_h, p.in_w);
     const int64_t image = in.n * out.n + in.c * out.c;
     const int64_t flat = in.h * p.in_w + in.w;
+    const Range rows = windows_over(in.h, p.kernel_h, p.stride_h, p.pad_h, p.dilation_h, p.out_h);
+    const Range columns = windows_over(in.w, p.kernel_w, p.stride_w, p.pad_w, p.dilation_w, p.out_w);
     T sum = 0;
-    for (int64_t r = p.kernel_h - 1; r >= 0; --r) {
-      const int64_t h = window_through(in.h, r, p.stride_h, p.pad_h, p.dilation_h, p.out_h);
-      if (h < 0) continue;
-      for (int64_t s = p.kernel_w - 1; s >= 0; --s) {
-        const int64_t w = window_through(in.w, s, p.stride_w, p.pad_w, p.dilation_w, p.out_w);
-        if (w < 0) continue;
+    for (int64_t h = rows.begin; h < rows.end; ++h) {
+      const int64_t r = tap_of(in.h, h, p.stride_h, p.pad_h, p.dilation_h);
+      if (r < 0) continue;
+      for (int64_t w = columns.begin; w < columns.end; ++w) {
+        const int64_t s = tap_of(in.w, w, p.stride_w, p.pad_w, p.dilation_w);
+        if (s < 0) continue;
         const int64_t o = image + h * out.h + w * out.w;
         const bool won = args.index == PoolIndex::window
                              ? static_cast<const uint8_t*>(args.indices)[o] == r * p.kernel_w + s
@@ -101,6 +129,31 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     args.grad_input[i] = sum;
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    max_pool2d_gather_kernel(const __grid_constant__ MaxPool2dGather<T> args,
+                             const __grid_constant__ ImageStrides in) {
+  const Pool2dProblem& p = args.p;
+  for_each_element(p.batch * p.channels * p.out_h * p.out_w, [&](int64_t i) {
+    const Place out = split_place(i, args.layout, p.channels, p.out_h, p.out_w);
+    int64_t h = -1;
+    int64_t w = -1;
+    if (args.index == PoolIndex::flat) {
+      w = static_cast<const int64_t*>(args.indices)[i];
+      if (w >= 0) h = divide_off(w, p.in_w);
+    } else {
+      int64_t s = static_cast<const uint8_t*>(args.indices)[i];
+      const int64_t r = divide_off(s, p.kernel_w);
+      if (r < p.kernel_h) {
+        h = out.h * p.stride_h - p.pad_h + r * p.dilation_h;
+        w = out.w * p.stride_w - p.pad_w + s * p.dilation_w;
+      }
+    }
+    const bool inside = h >= 0 && h < p.in_h && w >= 0 && w < p.in_w;
+    args.output[i] = inside ? args.input[out.n * in.n + out.c * in.c + h * in.h + w * in.w] : T(0);
   });
 }
 
@@ -149,14 +202,12 @@ __global__ void __launch_bounds__(kThreads)
   for_each_element(p.batch * p.channels * p.in_h * p.in_w, [&](int64_t i) {
     const Place in = split_place(i, args.layout, p.channels, p.in_h, p.in_w);
     const T* grad_output = args.grad_output + in.n * out.n + in.c * out.c;
+    const Range over_row = windows_over(in.h, p.kernel_h, p.stride_h, p.pad_h, 1, p.out_h);
+    const Range over_column = windows_over(in.w, p.kernel_w, p.stride_w, p.pad_w, 1, p.out_w);
     T sum = 0;
-    for (int64_t r = p.kernel_h - 1; r >= 0; --r) {
-      const int64_t h = window_through(in.h, r, p.stride_h, p.pad_h, 1, p.out_h);
-      if (h < 0) continue;
+    for (int64_t h = over_row.begin; h < over_row.end; ++h) {
       const WindowSpan rows = window_span(h, p.kernel_h, p.stride_h, p.pad_h, p.in_h);
-      for (int64_t s = p.kernel_w - 1; s >= 0; --s) {
-        const int64_t w = window_through(in.w, s, p.stride_w, p.pad_w, 1, p.out_w);
-        if (w < 0) continue;
+      for (int64_t w = over_column.begin; w < over_column.end; ++w) {
         const WindowSpan columns = window_span(w, p.kernel_w, p.stride_w, p.pad_w, p.in_w);
         sum += grad_output[h * out.h + w * out.w] / static_cast<T>(window_divisor(args, rows, columns));
       }

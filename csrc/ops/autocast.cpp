@@ -11,11 +11,15 @@ namespace {
 
 // An op, and the argument whose type decides on the CPU, or -1. There torch takes a cell apart: its products run
 // in lower precision, but the update of a float32 state gives float32. We then run the whole cell in float32.
+// LSTM layers it takes apart only if they are given `packed`, the batch sizes of a PackedSequence.
 struct Rule {
   const char* op;
-  int state;
+  int state = -1;
+  int packed = -1;
 };
-constexpr Rule kRules[] = {{"linear", -1}, {"conv2d", -1}, {"conv_transpose2d", -1}, {"lstm_cell", 2}};
+constexpr Rule kRules[] = {{"linear"},           {"conv2d"},       {"conv_transpose2d"}, {"lstm_cell", 2},
+                           {"gru_cell", 1},      {"gru_layer", 1}, {"rnn_tanh_cell"},    {"rnn_relu_cell"},
+                           {"lstm_layer", 2, 8}, {"rnn_layer"}};
 
 template <c10::DeviceType device>
 void autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
@@ -26,7 +30,8 @@ void autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     const std::string& name = op.schema().name();
     for (const Rule& rule : kRules)
       if (rule.state >= 0 && name == std::string("cisdl::") + rule.op &&
-          arguments[rule.state].toTensor().scalar_type() == at::kFloat)
+          arguments[rule.state].toTensor().scalar_type() == at::kFloat &&
+          (rule.packed < 0 || !arguments[rule.packed].isNone()))
         type = at::kFloat;
   }
   for (auto value = arguments; value != stack->end(); ++value)

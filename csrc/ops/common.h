@@ -20,6 +20,10 @@
 #include <optional>
 #include <tuple>
 #include <type_traits>
+#ifdef CISDL_STD_THREADS
+#include <thread>
+#include <vector>
+#endif
 
 #include "../common/problems.h"
 #include "../cpu/dispatch.h"
@@ -159,14 +163,38 @@ inline void check_pair(const char* op, const char* name, at::IntArrayRef v, int6
               ": expected two integers from ", least, " to ", kMost, ", got ", v);
 }
 
+// As check_pair bounds its numbers: channels times groups must not overflow, not even where there are none.
+inline void check_groups(const char* op, int64_t groups) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  TORCH_CHECK(groups >= 1 && groups <= kMost, op, ": groups: expected an integer from 1 to ", kMost, ", got ",
+              groups);
+}
+
 // ---------------------------------------------------------------------------------------------- running
 
+#ifdef CISDL_STD_THREADS
+// For the thread sanitizer, which cannot see that OpenMP's barriers order anything: the same ranges as
+// at::parallel_for's, each on a thread that starts and ends here.
+inline Parallel torch_threads() {
+  return {at::get_num_threads(), [](int64_t n, int64_t grain, void (*body)(void*, int64_t, int64_t), void* arg) {
+            const int64_t most = std::max<int64_t>(1, (n + grain - 1) / std::max<int64_t>(1, grain));
+            const int64_t threads = std::min<int64_t>(at::get_num_threads(), most);
+            const int64_t chunk = (n + threads - 1) / threads;
+            std::vector<std::thread> others;
+            for (int64_t begin = chunk; begin < n; begin += chunk)
+              others.emplace_back(body, arg, begin, std::min(begin + chunk, n));
+            body(arg, 0, std::min(chunk, n));
+            for (std::thread& other : others) other.join();
+          }};
+}
+#else
 inline Parallel torch_threads() {
   return {at::in_parallel_region() ? 1 : at::get_num_threads(),
           [](int64_t n, int64_t grain, void (*body)(void*, int64_t, int64_t), void* arg) {
             at::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) { body(arg, begin, end); });
           }};
 }
+#endif
 
 // Runs a kernel where `on` lives: on the CPU the chosen implementation of `list`, on a GPU our CUDA kernel, on
 // the current stream of that device.

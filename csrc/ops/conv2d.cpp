@@ -55,7 +55,7 @@ c10::SmallVector<I, 4> check_forward(const Tensor& input, const Tensor& weight, 
   const auto w = sizes_of<I>(weight);
   TORCH_CHECK(w.size() == 4 && w[2] >= 1 && w[3] >= 1, op,
               ": weight: expected shape [out_channels, in_channels/groups, kernel_h, kernel_w], got ", w);
-  TORCH_CHECK(o.groups >= 1, op, ": groups: expected an integer >= 1, got ", o.groups);
+  check_groups(op, o.groups);
   TORCH_CHECK(w[0] % o.groups == 0, op, ": weight: expected out_channels divisible by groups = ", o.groups,
               ", got ", w[0]);
   TORCH_CHECK(x.c == w[1] * o.groups, op, ": input: expected ", w[1] * o.groups, " channels (weight ", w,

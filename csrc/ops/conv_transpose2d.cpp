@@ -62,7 +62,7 @@ c10::SmallVector<I, 4> check_forward(const Tensor& input, const Tensor& weight, 
   const auto w = sizes_of<I>(weight);
   TORCH_CHECK(w.size() == 4 && w[2] >= 1 && w[3] >= 1, op,
               ": weight: expected shape [in_channels, out_channels/groups, kernel_h, kernel_w], got ", w);
-  TORCH_CHECK(o.groups >= 1, op, ": groups: expected an integer >= 1, got ", o.groups);
+  check_groups(op, o.groups);
   TORCH_CHECK(w[0] % o.groups == 0, op, ": weight: expected in_channels divisible by groups = ", o.groups,
               ", got ", w[0]);
   TORCH_CHECK(x.c == w[0], op, ": input: expected ", w[0], " channels as weight ", w, " has, got ", x.c,
@@ -153,9 +153,10 @@ Gradients backward(const Tensor& grad_output, const Tensor& input, const Tensor&
                                   grad_weight.mutable_data_ptr<T>(), nullptr});
     }
     if (mask[2] && grad_bias.numel() > 0) {
-      // The bias gradient of a 1x1 conv2d that has g as its grad_output.
-      const Conv2dProblem sums{p.batch, 1, p.in_h, p.in_w, p.in_channels, 1, 1, p.in_h, p.in_w, 1, 1, 0,
-                               0,       1, 1,      1};
+      // The bias gradient of a 1x1 conv2d that has g as its grad_output; depthwise where the whole op is.
+      const int64_t groups = p.groups == p.in_channels ? p.groups : 1;
+      const Conv2dProblem sums{p.batch, groups, p.in_h, p.in_w, p.in_channels, 1, 1, p.in_h, p.in_w, 1, 1,
+                               0,       0,      1,      1,      groups};
       run(Op::conv_transpose2d_backward_weight, input, kernels.backward_weight,
           Conv2dBackwardWeight<T>{sums, layout, g.const_data_ptr<T>(), nullptr, nullptr,
                                   grad_bias.mutable_data_ptr<T>()});

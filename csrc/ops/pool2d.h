@@ -28,15 +28,30 @@ ImageSizes<I> pooled_image(const char* op, const char* name, c10::ArrayRef<I> s)
   return x;
 }
 
+// How many cells a window reaches over along one dimension.
+inline int64_t reach_of(const PoolOptions& o, int dim) { return (o.kernel_size[dim] - 1) * o.dilation[dim] + 1; }
+
+// Everything but the image.
+inline void check_windows(const PoolOptions& o) {
+  check_pair(o.op, "kernel_size", o.kernel_size, 1);
+  check_pair(o.op, "stride", o.stride, 1);
+  check_pair(o.op, "padding", o.padding, 0);
+  check_pair(o.op, "dilation", o.dilation, 1);
+  for (int d = 0; d < 2; ++d)
+    TORCH_CHECK(o.padding[d] <= o.kernel_size[d] / 2, o.op,
+                ": padding: expected at most half of kernel_size = ", o.kernel_size, ", got ", o.padding);
+}
+
 template <class I>
 I pooled_size(const PoolOptions& o, int dim, const I& in, bool ceil_mode) {
-  const int64_t kernel = o.kernel_size[dim], stride = o.stride[dim], pad = o.padding[dim];
-  const int64_t reach = (kernel - 1) * o.dilation[dim] + 1;
-  const I padded = in + 2 * pad;
-  TORCH_CHECK(padded >= reach, o.op, ": input: expected a padded ", dim == 0 ? "height" : "width", " of at least ",
-              reach, " (kernel_size of ", kernel, " with dilation ", o.dilation[dim], "), got ", padded);
-  if (!ceil_mode) return (padded - reach) / stride + 1;
-  const I out = (padded - reach + (stride - 1)) / stride + 1;
+  const int64_t reach = reach_of(o, dim), stride = o.stride[dim], pad = o.padding[dim];
+  // In ceil mode a window may begin in the image and reach up to a stride beyond the padding.
+  const I room = in + 2 * pad + (ceil_mode ? stride - 1 : 0);
+  TORCH_CHECK(room >= reach, o.op, ": input: expected a padded ", dim == 0 ? "height" : "width", " of at least ",
+              reach - (ceil_mode ? stride - 1 : 0), " (kernel_size of ", o.kernel_size[dim], " with dilation ",
+              o.dilation[dim], "), got ", in + 2 * pad);
+  const I out = (room - reach) / stride + 1;
+  if (!ceil_mode) return out;
   // The last window must start inside the image or its left padding, or it would see nothing.
   if ((out - 1) * stride >= in + pad) return out - 1;
   return out;
@@ -45,26 +60,23 @@ I pooled_size(const PoolOptions& o, int dim, const I& in, bool ceil_mode) {
 // The shape of the output, after every check.
 template <class I>
 Shape<I> pooled_shape(c10::ArrayRef<I> input, const PoolOptions& o, bool ceil_mode) {
-  check_pair(o.op, "kernel_size", o.kernel_size, 1);
-  check_pair(o.op, "stride", o.stride, 1);
-  check_pair(o.op, "padding", o.padding, 0);
-  check_pair(o.op, "dilation", o.dilation, 1);
-  for (int d = 0; d < 2; ++d)
-    TORCH_CHECK(o.padding[d] <= o.kernel_size[d] / 2, o.op,
-                ": padding: expected at most half of kernel_size = ", o.kernel_size, ", got ", o.padding);
+  check_windows(o);
   const auto x = pooled_image<I>(o.op, "input", input);
-  return x.with(x.c, pooled_size<I>(o, 0, x.h, ceil_mode), pooled_size<I>(o, 1, x.w, ceil_mode));
+  const I h = pooled_size<I>(o, 0, x.h, ceil_mode);
+  return x.with(x.c, h, pooled_size<I>(o, 1, x.w, ceil_mode));
 }
 
 // Whether `pooled` has the shape that comes of an input of input_size in ceil mode; refused if it is neither that
 // nor the one that comes without. (Which it was is not kept: the windows that both have are the same.)
 template <class I>
 bool is_ceil_mode(const char* name, const Tensor& pooled, c10::ArrayRef<I> input_size, const PoolOptions& o) {
-  const auto down = pooled_shape<I>(input_size, o, false), up = pooled_shape<I>(input_size, o, true);
+  check_windows(o);
   const auto got = sizes_of<I>(pooled);
-  if (got.equals(c10::ArrayRef<I>(down))) return false;
-  TORCH_CHECK(got.equals(c10::ArrayRef<I>(up)), o.op, ": ", name, ": expected shape ", c10::ArrayRef<I>(down),
-              ", got ", got);
+  const auto x = pooled_image<I>(o.op, "input", input_size);
+  if (x.h + 2 * o.padding[0] >= reach_of(o, 0) && x.w + 2 * o.padding[1] >= reach_of(o, 1) &&
+      got.equals(c10::ArrayRef<I>(pooled_shape<I>(input_size, o, false))))
+    return false;
+  check_shape<I>(o.op, name, pooled, pooled_shape<I>(input_size, o, true));
   return true;
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,14 +24,14 @@ def sources() -> list[Path]:
     return [*sorted(CUDA.glob("*.cu")), *sorted(HERE.glob("*.cpp")), *sorted(HERE.glob("*.cu"))]
 
 
-def _fingerprint() -> str:
+def _fingerprint(flags: Sequence[str]) -> str:
     files = [
         path
         for folder in (CUDA, HERE, ROOT / "csrc" / "common")
         for path in sorted(folder.iterdir())
         if path.suffix in (".cu", ".cuh", ".h", ".cpp")
     ]
-    digest = hashlib.sha256(" ".join([COMPILER, *FLAGS]).encode())
+    digest = hashlib.sha256(" ".join([COMPILER, *flags]).encode())
     for path in files:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -42,9 +43,10 @@ def _compile(command: list[str]) -> None:
         raise RuntimeError(f"the CUDA emulation does not compile:\n{' '.join(command)}\n{result.stderr}")
 
 
-def library(folder: Path = ROOT / "build" / "cuda_emulation") -> Path:
+def library(folder: Path = ROOT / "build" / "cuda_emulation", extra_flags: Sequence[str] = ()) -> Path:
     """The path of the library; compiled only if no file of it has been compiled before with this content."""
-    target = folder / f"emulation-{_fingerprint()}.so"
+    flags = [*FLAGS, *extra_flags]
+    target = folder / f"emulation-{_fingerprint(flags)}.so"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,13 +54,13 @@ def library(folder: Path = ROOT / "build" / "cuda_emulation") -> Path:
     objects = {source: Path(f"{part}-{source.stem}-{source.suffix[1:]}.o") for source in sources()}
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            command = [COMPILER, *FLAGS, "-c"]
+            command = [COMPILER, *flags, "-c"]
             list(
                 pool.map(
                     _compile, [[*command, str(source), "-o", str(out)] for source, out in objects.items()]
                 )
             )
-        _compile([COMPILER, "-shared", "-o", f"{part}.so", *map(str, objects.values())])
+        _compile([COMPILER, *extra_flags, "-shared", "-o", f"{part}.so", *map(str, objects.values())])
         Path(f"{part}.so").replace(target)  # complete or not there, even with several test runs at once
     finally:
         for file in objects.values():

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cisdl_ops.cases import Function
-from cisdl_ops.reference import Pair, conv2d_padding, pool_output_size
+from cisdl_ops.reference import Pair, adaptive_output_size, conv2d_padding, pool_output_size
 
+from .emulated_steps import GruCell, LstmStep, RnnCell, given
 from .machine import Machine
 
 Numbers = tuple[int, ...]  # a problem's sizes and options
@@ -19,12 +20,8 @@ Numbers = tuple[int, ...]  # a problem's sizes and options
 NONE, WINDOW, FLAT = 0, 1, 2
 
 
-def _pair(value: Pair) -> tuple[int, int]:
+def as_pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
-
-
-def _if(wanted: bool, like: Tensor) -> Tensor | None:
-    return torch.empty_like(like) if wanted else None
 
 
 class _Linear(torch.autograd.Function):
@@ -42,7 +39,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         _, for_input, for_weight, for_bias = ctx.needs_input_grad
-        grads = [_if(for_input, input), _if(for_weight, weight), _if(for_bias, weight[:, :1].flatten())]
+        grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, :1].flatten())]
         if for_bias:
             grads[2] = weight.new_empty(weight.shape[0])
         if for_input:
@@ -74,7 +71,7 @@ class _Conv2d(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         _, _, _, for_input, for_weight, for_bias = ctx.needs_input_grad
-        grads = [_if(for_input, input), _if(for_weight, weight), _if(for_bias, weight[:, 0, 0, 0])]
+        grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, 0, 0, 0])]
         if for_input:
             ctx.machine.run("conv2d_backward_input", ctx.numbers, [grad_output, weight], grads[:1], ctx.nhwc)
         if for_weight or for_bias:
@@ -99,7 +96,7 @@ class _ConvTranspose2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        grads = [_if(ctx.needs_input_grad[3], input), _if(ctx.needs_input_grad[4], weight)]
+        grads = [given(ctx.needs_input_grad[3], input), given(ctx.needs_input_grad[4], weight)]
         if grads[0] is not None:
             ctx.machine.run("conv2d_forward", ctx.numbers, [grad_output, weight, None], grads[:1], ctx.nhwc)
         if grads[1] is not None:
@@ -146,6 +143,43 @@ class _AvgPool2d(torch.autograd.Function):
         return None, None, None, grad_input
 
 
+class _AdaptiveMaxPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, machine: Machine, nhwc: bool, numbers: Numbers, indexed: bool, input: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        output = input.new_empty(*input.shape[:2], *numbers[4:6])
+        indices = torch.empty(output.shape, dtype=torch.int64) if indexed else None
+        ctx.machine, ctx.nhwc, ctx.numbers = machine, nhwc, (*numbers, nhwc)
+        ctx.input, ctx.indices = input, indices
+        machine.run("adaptive_max_pool2d_forward", ctx.numbers, [input], [output, indices], nhwc)
+        if indices is not None:
+            ctx.mark_non_differentiable(indices)
+        return output, indices
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_input = torch.empty_like(ctx.input)
+        inputs = [grad_output, ctx.indices]
+        ctx.machine.run("adaptive_max_pool2d_backward", ctx.numbers, inputs, [grad_input], ctx.nhwc)
+        return None, None, None, None, grad_input
+
+
+class _AdaptiveAvgPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, machine: Machine, nhwc: bool, numbers: Numbers, input: Tensor) -> Tensor:
+        ctx.machine, ctx.nhwc, ctx.numbers, ctx.input = machine, nhwc, (*numbers, nhwc), input
+        output = input.new_empty(*input.shape[:2], *numbers[4:6])
+        machine.run("adaptive_avg_pool2d_forward", ctx.numbers, [input], [output], nhwc)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        grad_input = torch.empty_like(ctx.input)
+        ctx.machine.run("adaptive_avg_pool2d_backward", ctx.numbers, [grad_output], [grad_input], ctx.nhwc)
+        return None, None, None, grad_input
+
+
 class _LstmCell(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, machine: Machine, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -156,7 +190,7 @@ class _LstmCell(torch.autograd.Function):
         batch, hidden = hx.shape
         ctx.machine, ctx.sizes = machine, (batch, input.shape[1], hidden)
         h, c = torch.empty_like(hx), torch.empty_like(cx)
-        gates = _if(any(ctx.needs_input_grad), hx.new_empty(batch, 4 * hidden))
+        gates = given(any(ctx.needs_input_grad), hx.new_empty(batch, 4 * hidden))
         machine.run("lstm_cell_forward", ctx.sizes, tensors, [h, c, gates])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(input, hx, cx, w_ih, w_hh, c, gates)
@@ -166,8 +200,8 @@ class _LstmCell(torch.autograd.Function):
     def backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, c, gates = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
-        grads = [_if(one, like) for one, like in zip(wanted, inputs, strict=False)]
-        grad_bias = _if(any(wanted[5:]), gates.new_empty(gates.shape[1]))
+        grads = [given(one, like) for one, like in zip(wanted, inputs, strict=False)]
+        grad_bias = given(any(wanted[5:]), gates.new_empty(gates.shape[1]))
         outputs = [torch.empty_like(gates), *grads, grad_bias]
         ctx.machine.run("lstm_cell_backward", ctx.sizes, [grad_h, grad_c, *inputs, c, gates], outputs)
         return None, *grads, *(grad_bias if one else None for one in wanted[5:])
@@ -203,7 +237,7 @@ class Emulated:
         groups: int = 1,
     ) -> Tensor:
         images, kernel = _four_dims(input), weight.shape[2:]
-        strides, dilations = _pair(stride), _pair(dilation)
+        strides, dilations = as_pair(stride), as_pair(dilation)
         top, bottom, left, right = conv2d_padding(padding, (kernel[0], kernel[1]), dilations)
         pads = ((top, bottom), (left, right))
         out = [
@@ -228,11 +262,11 @@ class Emulated:
         images = _four_dims(input)
         batch, channels, *sizes = images.shape
         kernel = weight.shape[2:]
-        strides, pads, dilations = _pair(stride), _pair(padding), _pair(dilation)
+        strides, pads, dilations = as_pair(stride), as_pair(padding), as_pair(dilation)
         out = [
             (size - 1) * s - 2 * pad + d * (k - 1) + extra + 1
             for size, s, pad, d, k, extra in zip(
-                sizes, strides, pads, dilations, kernel, _pair(output_padding), strict=True
+                sizes, strides, pads, dilations, kernel, as_pair(output_padding), strict=True
             )
         ]
         conv = (batch, weight.shape[1] * groups, *out, channels, *kernel, *sizes)
@@ -248,7 +282,7 @@ class Emulated:
     ) -> Numbers:
         """Pool2dProblem."""
         options: Sequence[tuple[int, int]] = [
-            _pair(value) for value in (kernel, kernel if stride is None else stride, padding, dilation)
+            as_pair(value) for value in (kernel, kernel if stride is None else stride, padding, dilation)
         ]
         sizes = images.shape[2:]
         out = [
@@ -269,7 +303,7 @@ class Emulated:
     ) -> Tensor | tuple[Tensor, Tensor]:
         images = _four_dims(input)
         numbers = self._pool_numbers(images, kernel_size, stride, padding, dilation, ceil_mode)
-        rows, columns = _pair(kernel_size)
+        rows, columns = as_pair(kernel_size)
         kind = WINDOW if input.requires_grad else NONE
         if return_indices or (kind == WINDOW and rows * columns > 255):
             kind = FLAT
@@ -277,6 +311,17 @@ class Emulated:
         if input.dim() == 3:
             output, indices = output.squeeze(0), None if indices is None else indices.squeeze(0)
         return (output, indices) if return_indices else output
+
+    def max_pool2d_gather(self, input: Tensor, indices: Tensor, **window: Any) -> Tensor:
+        """``input`` at the places that max_pool2d with the same ``window`` options gave."""
+        images, places = _four_dims(input), _four_dims(indices)
+        options = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False} | window
+        numbers = self._pool_numbers(images, options.pop("kernel_size"), *options.values())
+        kind = FLAT if indices.dtype == torch.int64 else WINDOW
+        output = images.new_empty(places.shape)
+        numbers = (*numbers, self.nhwc, kind)
+        self.machine.run("max_pool2d_gather", numbers, [images, places], [output], self.nhwc)
+        return output if input.dim() == 4 else output.squeeze(0)
 
     def avg_pool2d(
         self,
@@ -294,6 +339,23 @@ class Emulated:
         result: Tensor = _AvgPool2d.apply(self.machine, self.nhwc, numbers, images)  # type: ignore[no-untyped-call]
         return result if input.dim() == 4 else result.squeeze(0)
 
+    def adaptive_max_pool2d(
+        self, input: Tensor, output_size: int | Sequence[int | None], return_indices: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        images = _four_dims(input)
+        numbers = (*images.shape, *adaptive_output_size(input, output_size))
+        indexed = return_indices or input.requires_grad
+        output, indices = _AdaptiveMaxPool2d.apply(self.machine, self.nhwc, numbers, indexed, images)  # type: ignore[no-untyped-call]
+        if input.dim() == 3:
+            output, indices = output.squeeze(0), None if indices is None else indices.squeeze(0)
+        return (output, indices) if return_indices else output
+
+    def adaptive_avg_pool2d(self, input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+        images = _four_dims(input)
+        numbers = (*images.shape, *adaptive_output_size(input, output_size))
+        result: Tensor = _AdaptiveAvgPool2d.apply(self.machine, self.nhwc, numbers, images)  # type: ignore[no-untyped-call]
+        return result if input.dim() == 4 else result.squeeze(0)
+
     def lstm_cell(
         self,
         input: Tensor,
@@ -304,4 +366,28 @@ class Emulated:
         b_hh: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         result: tuple[Tensor, Tensor] = _LstmCell.apply(self.machine, input, *hx, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
+        return result
+
+    def lstm_step(
+        self,
+        input: Tensor,
+        hx: tuple[Tensor, Tensor],
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None = None,
+        b_hh: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = LstmStep.apply(self.machine, input, *hx, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
+        return result
+
+    def gru_cell(self, *tensors: Tensor | None) -> Tensor:
+        result: Tensor = GruCell.apply(self.machine, *tensors)  # type: ignore[no-untyped-call]
+        return result
+
+    def rnn_tanh_cell(self, *tensors: Tensor | None) -> Tensor:
+        result: Tensor = RnnCell.apply(self.machine, 0, *tensors)  # type: ignore[no-untyped-call]
+        return result
+
+    def rnn_relu_cell(self, *tensors: Tensor | None) -> Tensor:
+        result: Tensor = RnnCell.apply(self.machine, 1, *tensors)  # type: ignore[no-untyped-call]
         return result

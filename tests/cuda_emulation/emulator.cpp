@@ -12,6 +12,8 @@
 //   division by zero       (integer), which a GPU would pass over
 // What it makes visible in the results: shared memory and fresh device memory are full of NaN (all bits one), so
 // reading what nobody wrote shows; and the orders of threads and blocks tell racing threads apart.
+// In a build for the address sanitizer, which ends the process at a finding, the space between shared variables
+// and before device memory is forbidden to reads, too.
 // A barrier can be left out at run time by file and line, to see that the tests notice.
 #include <setjmp.h>
 #include <signal.h>
@@ -30,6 +32,10 @@
 
 #include "cuda_emulation.h"
 #include "fiber.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 #define CISDL_API extern "C" __attribute__((visibility("default")))
 
@@ -133,7 +139,23 @@ void arrange(std::vector<T>& order) {
   if (machine.order == Order::shuffled) std::shuffle(order.begin(), order.end(), machine.random);
 }
 
+// Forbids memory to kernels, or allows it; nothing in an ordinary build.
+void forbid([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  ASAN_POISON_MEMORY_REGION(begin, bytes);
+#endif
+}
+
+void allow([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  ASAN_UNPOISON_MEMORY_REGION(begin, bytes);
+#endif
+}
+
 std::string broken_guard() {
+#ifdef __SANITIZE_ADDRESS__
+  return "";  // the sanitizer would have noticed
+#endif
   for (size_t i = 0; i < machine.shared.size(); ++i) {
     const SharedVariable& variable = machine.shared[i];
     const unsigned char* guard = shared_arena + variable.begin + variable.size;
@@ -176,7 +198,9 @@ std::string run_phase(const std::vector<unsigned>& order) {
 }
 
 std::string run_block(unsigned threads) {
+  allow(shared_arena, sizeof(shared_arena));
   std::memset(shared_arena, kUnwritten, sizeof(shared_arena));
+  forbid(shared_arena, sizeof(shared_arena));
   machine.shared.clear();
   machine.shared_end = 0;
   for (unsigned t = 0; t < threads; ++t) {
@@ -271,7 +295,9 @@ void* shared_memory(size_t size, size_t alignment) {
       switch_fiber(self.context, machine.scheduler);
     }
     machine.shared.push_back({begin, size});
+    allow(shared_arena + begin, size + kGuard);
     std::memset(shared_arena + begin + size, kGuardByte, kGuard);
+    forbid(shared_arena + begin + size, kGuard);
     machine.shared_end = begin + size + kGuard;
   } else if (machine.shared[index].size != size) {
     machine.trouble = "threads of a block declare different shared variables";
@@ -351,6 +377,7 @@ CISDL_API void* emulation_allocate(size_t size) {
   std::memset(data, kUnwritten, size);
   mprotect(bytes, kPage, PROT_NONE);
   mprotect(bytes + kPage + inner, kPage, PROT_NONE);
+  forbid(bytes + kPage, inner - size);
   machine.allocations[reinterpret_cast<uintptr_t>(data)] = {bytes, map_size, data, size};
   return data;
 }
@@ -365,6 +392,7 @@ CISDL_API size_t emulation_free(void* data) {
   const auto found = machine.allocations.find(reinterpret_cast<uintptr_t>(data));
   const Allocation a = found->second;
   machine.allocations.erase(found);
+  allow(a.map, a.map_size);
   size_t overrun = 0;
   for (const unsigned char* byte = a.map + kPage; byte < a.data && !overrun; ++byte)
     if (*byte != kGuardByte) overrun = static_cast<size_t>(a.data - byte);

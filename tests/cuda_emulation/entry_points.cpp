@@ -19,6 +19,7 @@ struct Numbers {
     return p;
   }
   Layout layout() { return static_cast<Layout>((*this)()); }
+  Nonlinearity nonlinearity() { return static_cast<Nonlinearity>((*this)()); }
   PoolIndex pool_index() { return static_cast<PoolIndex>((*this)()); }
 };
 
@@ -51,16 +52,40 @@ const char* call(const char* name, Numbers n, Tensors t) {
   if (is("max_pool2d_backward"))
     return cuda::run(MaxPool2dBackward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), t, t, t},
                      nullptr);
+  if (is("max_pool2d_gather"))
+    return cuda::run(MaxPool2dGather<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), t, t, t}, nullptr);
   if (is("avg_pool2d_forward"))
     return cuda::run(AvgPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n() != 0, n(), t, t}, nullptr);
   if (is("avg_pool2d_backward"))
     return cuda::run(AvgPool2dBackward<T>{n.problem<Pool2dProblem>(), n.layout(), n() != 0, n(), t, t}, nullptr);
+  if (is("adaptive_max_pool2d_forward"))
+    return cuda::run(AdaptiveMaxPool2dForward<T>{n.problem<AdaptivePool2dProblem>(), n.layout(), t, t, t},
+                     nullptr);
+  if (is("adaptive_max_pool2d_backward"))
+    return cuda::run(AdaptiveMaxPool2dBackward<T>{n.problem<AdaptivePool2dProblem>(), n.layout(), t, t, t},
+                     nullptr);
+  if (is("adaptive_avg_pool2d_forward"))
+    return cuda::run(AdaptiveAvgPool2dForward<T>{n.problem<AdaptivePool2dProblem>(), n.layout(), t, t}, nullptr);
+  if (is("adaptive_avg_pool2d_backward"))
+    return cuda::run(AdaptiveAvgPool2dBackward<T>{n.problem<AdaptivePool2dProblem>(), n.layout(), t, t}, nullptr);
   if (is("lstm_cell_forward"))
     return cuda::run(LstmCellForward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t}, nullptr);
   if (is("lstm_cell_backward"))
     return cuda::run(
         LstmCellBackward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t, t, t, t, t, t, t},
         nullptr);
+  if (is("lstm_step_forward"))
+    return cuda::run(LstmStepForward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t}, nullptr);
+  if (is("lstm_step_backward"))
+    return cuda::run(LstmStepBackward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t, t}, nullptr);
+  if (is("gru_step_forward"))
+    return cuda::run(GruStepForward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t}, nullptr);
+  if (is("gru_step_backward"))
+    return cuda::run(GruStepBackward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t, t, t}, nullptr);
+  if (is("rnn_step_forward"))
+    return cuda::run(RnnStepForward<T>{n.problem<RecurrentStep>(), n.nonlinearity(), t, t, t, t}, nullptr);
+  if (is("rnn_step_backward"))
+    return cuda::run(RnnStepBackward<T>{n.problem<RecurrentStep>(), n.nonlinearity(), t, t, t, t}, nullptr);
   return "unknown problem";
 }
 

@@ -1,5 +1,6 @@
 // Kernels with one fault each, to see that the emulator notices. Most reverse the 256 numbers of every block
-// through shared memory; `beyond` is kThreads, unknown to the compiler.
+// through shared memory; `beyond` is kThreads, unknown to the compiler. The last four are for a sanitizer
+// (tests/sanitize): the emulator by itself does not see them.
 #include <cstring>
 
 #include "launch.cuh"
@@ -18,7 +19,11 @@ enum class Fault {
   two_barriers,
   shared_overrun,
   too_much_shared,
-  zero_division
+  zero_division,
+  shared_read,
+  read_before,
+  local_array,
+  signed_overflow
 };
 
 template <Fault fault>
@@ -40,6 +45,13 @@ __global__ void reverse_kernel(const float* input, float* output, int64_t n, int
   } else if (fault != Fault::missing_barrier) {
     __syncthreads();
   }
+  if (fault == Fault::shared_read && threadIdx.x == 7) output[0] = line.value[beyond];
+  if (fault == Fault::read_before && i == 0) output[0] = input[-n / beyond];
+  if (fault == Fault::local_array && i == 0) {
+    float cells[4] = {1, 2, 3, 4};
+    output[0] = cells[beyond / 64];
+  }
+  if (fault == Fault::signed_overflow && i == 0) output[0] = static_cast<float>(INT64_MAX - 100 + beyond);
   const int64_t divisor = fault == Fault::zero_division ? beyond - kThreads : 1;
   if (i < n) output[i / divisor] = line.value[kThreads - 1 - threadIdx.x];
 }
@@ -66,6 +78,10 @@ extern "C" __attribute__((visibility("default"))) const char* emulation_faulty(c
   if (is("shared_overrun")) return reverse<Fault::shared_overrun>(input, output, n);
   if (is("too_much_shared")) return reverse<Fault::too_much_shared>(input, output, n);
   if (is("zero_division")) return reverse<Fault::zero_division>(input, output, n);
+  if (is("shared_read")) return reverse<Fault::shared_read>(input, output, n);
+  if (is("read_before")) return reverse<Fault::read_before>(input, output, n);
+  if (is("local_array")) return reverse<Fault::local_array>(input, output, n);
+  if (is("signed_overflow")) return reverse<Fault::signed_overflow>(input, output, n);
   if (is("write_before")) return launch(write_before_kernel, 1, nullptr, output);
   if (is("write_input")) return launch(write_input_kernel, 1, nullptr, input);
   return reverse<Fault::none>(input, output, n);

@@ -68,7 +68,9 @@ class Machine:
             self._lib.emulation_skip_barrier(b"", 0)
 
     @contextmanager
-    def _memory(self, tensor: Tensor, channels_last: bool, read_only: bool) -> Iterator[tuple[int, Tensor]]:
+    def _memory(
+        self, tensor: Tensor, channels_last: bool, filled: bool, read_only: bool
+    ) -> Iterator[tuple[int, Tensor]]:
         """Device memory for ``tensor``: its address and, for its flat elements, a tensor that looks at it."""
         size = tensor.numel() * tensor.element_size()
         address = self._lib.emulation_allocate(ctypes.c_size_t(size))
@@ -77,8 +79,9 @@ class Machine:
                 view = torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=tensor.dtype)
             else:
                 view = tensor.reshape(-1)
-            if read_only:
+            if filled:
                 view.copy_(_flat(tensor.detach(), channels_last))
+            if read_only:
                 self._lib.emulation_make_read_only(ctypes.c_void_p(address))
             yield address, view
         finally:
@@ -93,20 +96,25 @@ class Machine:
         inputs: Sequence[Tensor | None],
         outputs: Sequence[Tensor | None],
         channels_last: bool = False,
+        updated: Sequence[Tensor] = (),
     ) -> None:
         """Runs a problem: its numbers, then its tensors, in the order of its struct; None is a null pointer.
 
-        Inputs are read-only for the kernel. Outputs hold NaN until it writes them; they are filled in place.
+        Inputs are read-only for the kernel. ``updated``, which come after the inputs, it may read and write.
+        Outputs hold NaN until it writes them. Both are changed in place.
         """
-        dtype = next(tensor.dtype for tensor in (*inputs, *outputs) if tensor is not None)
+        dtype = next(tensor.dtype for tensor in (*inputs, *updated, *outputs) if tensor is not None)
+        tensors = [(tensor, True, True) for tensor in inputs]
+        tensors += [(tensor, True, False) for tensor in updated]
+        tensors += [(tensor, False, False) for tensor in outputs]
         with ExitStack() as stack:
             addresses: list[int | None] = []
             views: list[tuple[Tensor, Tensor]] = []
-            for tensor, read_only in [(one, True) for one in inputs] + [(one, False) for one in outputs]:
+            for tensor, filled, read_only in tensors:
                 if tensor is None:
                     addresses.append(None)
                     continue
-                address, view = stack.enter_context(self._memory(tensor, channels_last, read_only))
+                address, view = stack.enter_context(self._memory(tensor, channels_last, filled, read_only))
                 addresses.append(address)
                 if not read_only:
                     views.append((tensor, view))
@@ -129,8 +137,8 @@ class Machine:
         """A kernel of faulty.cu on a flat tensor; it is told that there are ``claimed`` elements."""
         output = torch.empty_like(numbers)
         with ExitStack() as stack:
-            source, _ = stack.enter_context(self._memory(numbers, False, True))
-            target, view = stack.enter_context(self._memory(output, False, False))
+            source, _ = stack.enter_context(self._memory(numbers, False, True, True))
+            target, view = stack.enter_context(self._memory(output, False, False, False))
             error = self._lib.emulation_faulty(
                 fault.encode(),
                 ctypes.c_void_p(source),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from cisdl_ops import tolerance
 from cisdl_ops.cases import CASES, OPS, Case, select
+from cisdl_ops.reference import Pair
 
 from .build import CUDA
-from .emulated import Emulated
+from .emulated import Emulated, as_pair
 from .machine import ORDERS, EmulationError, Machine
 
 
@@ -23,6 +25,26 @@ def _case(identifier: str) -> Case:
 
 def _image_layouts(case: Case) -> tuple[bool, ...]:
     return (False, True) if OPS[case.op].images else (False,)
+
+
+def window_places(
+    input: Tensor,
+    places: Tensor,
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Tensor | None:
+    """Places in the plane as places in the window, in a byte; None where a window has too many cells."""
+    (height, width), (ph, pw), (dh, dw) = (as_pair(one) for one in (kernel_size, padding, dilation))
+    if height * width > 255:
+        return None
+    sh, sw = as_pair(stride or kernel_size)
+    rows, columns = torch.arange(places.shape[-2])[:, None], torch.arange(places.shape[-1])
+    r = (places // input.shape[-1] - (rows * sh - ph)) // dh
+    s = (places % input.shape[-1] - (columns * sw - pw)) // dw
+    return (r * width + s).to(torch.uint8)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch about itself
@@ -53,6 +75,39 @@ def test_forward_and_backward(case: Case, dtype: torch.dtype, machine: Machine) 
                 assert same, f"channels_last={channels_last}: {name} differs in {order.name} order"
 
 
+@pytest.mark.parametrize("flat", [True, False], ids=["flat", "window"])
+@pytest.mark.parametrize("case", [one for one in select("test") if one.op == "max_pool2d"], ids=_name)
+def test_gather(case: Case, flat: bool, machine: Machine) -> None:
+    """The input at the places of its maxima is what max_pool2d gives; any other input as torch gathers it."""
+    window = {name: value for name, value in case.kwargs.items() if name != "return_indices"}
+    input = case.inputs()["input"]
+    output, places = torch.nn.functional.max_pool2d(input, **window, return_indices=True)
+    other = torch.randn(input.shape, generator=torch.Generator().manual_seed(2))
+    expected = other.flatten(-2).gather(-1, places.flatten(-2)).view(places.shape)
+    indices = places if flat else window_places(input, places, **window)
+    if indices is None:
+        pytest.skip("a window of more than 255 cells")
+    for channels_last in (False, True):
+        gather = Emulated(machine, channels_last).max_pool2d_gather
+        for order in ORDERS:
+            machine.configure(order)
+            torch.testing.assert_close(
+                gather(input, indices, **window), output, rtol=0, atol=0, equal_nan=True
+            )
+            assert torch.equal(gather(other, indices, **window), expected)
+
+
+@pytest.mark.parametrize("case", select("test", "lstm_cell"), ids=_name)
+def test_lstm_cell_as_a_step_of_a_layer(case: Case, machine: Machine) -> None:
+    """The kernels of cisdl::lstm_layer, which no case of the table reaches."""
+    inputs = case.inputs(requires_grad=True)
+    machine.configure(ORDERS[-1])
+    outcome = tolerance.run(case, Emulated(machine).lstm_step, inputs)
+    by_torch = tolerance.run(case, OPS[case.op].torch, tolerance.copies(inputs))
+    compared = tolerance.compare(outcome, by_torch, tolerance.exact(case, inputs))
+    assert not [one.complaint for one in compared if one.complaint]
+
+
 @pytest.mark.parametrize("case", select("grad"), ids=_name)
 def test_without_gradient(case: Case, machine: Machine) -> None:
     """Inference (no pooling indices, no LSTM gates) gives what training gives."""
@@ -63,7 +118,7 @@ def test_without_gradient(case: Case, machine: Machine) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("identifier", ["linear/grad", "conv2d/grad", "lstm_cell/grad"])
+@pytest.mark.parametrize("identifier", ["linear/grad", "conv2d/grad", "lstm_cell/grad", "gru_cell/grad"])
 def test_single_gradients(identifier: str, machine: Machine) -> None:
     """Each gradient asked for alone, the others null pointers, is what it is among all."""
     case = _case(identifier)

@@ -37,6 +37,11 @@ MODULES: dict[str, tuple[str, tuple[object, ...], dict[str, object], tuple[int, 
     "max_pool2d_ceil": ("MaxPool2d", (2,), {"ceil_mode": True}, IMAGE[1:]),
     "avg_pool2d": ("AvgPool2d", ((3, 2),), {"padding": 1, "count_include_pad": False}, IMAGE),
     "avg_pool2d_divisor": ("AvgPool2d", (3,), {"divisor_override": 5}, IMAGE),
+    "adaptive_max_pool2d": ("AdaptiveMaxPool2d", (4,), {}, IMAGE),
+    "adaptive_max_pool2d_own_width": ("AdaptiveMaxPool2d", ((3, None),), {}, IMAGE[1:]),
+    "adaptive_avg_pool2d": ("AdaptiveAvgPool2d", ((4, 7),), {}, IMAGE),
+    "adaptive_avg_pool2d_global": ("AdaptiveAvgPool2d", (1,), {}, IMAGE),
+    "adaptive_avg_pool2d_own_size": ("AdaptiveAvgPool2d", ((None, 3),), {}, IMAGE),
 }
 
 
@@ -137,7 +142,7 @@ def test_accelerate_swaps_in_place_and_keeps_everything() -> None:
 
     assert cisdl_ops.accelerate(model) is model
     kinds = {type(m).__name__: type(m).__module__ for m in model.modules()}
-    assert {kinds[k] for k in ("Conv2d", "MaxPool2d", "AvgPool2d", "Linear")} == {"cisdl_ops.nn"}
+    assert {kinds[k] for k in ("Conv2d", "MaxPool2d", "AvgPool2d", "Linear")} == {"cisdl_ops.nn.layers"}
     assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
     assert not any(m.training for m in model.modules())
 

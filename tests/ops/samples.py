@@ -118,6 +118,13 @@ def _pool(dtype: torch.dtype, grad: bool) -> list[Sample]:
             | window
             | {"dilation": [1, 1], "flat": False},
         ),
+        *(
+            Sample(
+                "max_pool2d_gather",
+                {"input": x, "indices": indices} | window | {"dilation": [1, 1], "flat": indices is flat},
+            )
+            for indices in (flat, places)
+        ),
         Sample(
             "avg_pool2d",
             {"input": x} | window | {"ceil_mode": False, "count_include_pad": True, "divisor_override": None},
@@ -127,6 +134,23 @@ def _pool(dtype: torch.dtype, grad: bool) -> list[Sample]:
             {"input": x} | window | {"ceil_mode": True, "count_include_pad": False, "divisor_override": 5},
         ),
         Sample("avg_pool2d_backward", back | window | {"count_include_pad": True, "divisor_override": None}),
+    ]
+
+
+def _adaptive_pool(dtype: torch.dtype, grad: bool) -> list[Sample]:
+    x = _t(2, 3, 7, 8, dtype=dtype, grad=grad)
+    last = x.detach().to(memory_format=torch.channels_last).requires_grad_(grad)
+    size, g = [2, 3, 7, 8], _t(2, 3, 3, 5, dtype=dtype)
+    flat = torch.nn.functional.adaptive_max_pool2d(x.detach(), (3, 5), return_indices=True)[1]
+    return [
+        Sample("adaptive_max_pool2d", {"input": x, "output_size": [3, 5]}),
+        Sample("adaptive_max_pool2d", {"input": last, "output_size": [7, 4]}),
+        Sample("adaptive_max_pool2d_with_indices", {"input": x, "output_size": [3, 5]}),
+        Sample("adaptive_max_pool2d_backward", {"grad_output": g, "indices": flat, "input_size": size}),
+        Sample("adaptive_max_pool2d_gather", {"input": x, "indices": flat}),
+        Sample("adaptive_avg_pool2d", {"input": x, "output_size": [3, 5]}),
+        Sample("adaptive_avg_pool2d", {"input": last, "output_size": [7, 4]}),
+        Sample("adaptive_avg_pool2d_backward", {"grad_output": g, "input_size": size}),
     ]
 
 
@@ -162,7 +186,91 @@ def _lstm_cell(dtype: torch.dtype, grad: bool) -> list[Sample]:
     ]
 
 
+def _cells(dtype: torch.dtype, grad: bool) -> list[Sample]:
+    """The cells with one state: gru_cell, rnn_tanh_cell, rnn_relu_cell."""
+    found = []
+    for op, gates in (("gru_cell", 3), ("rnn_tanh_cell", 1), ("rnn_relu_cell", 1)):
+        rows = gates * 5
+        inputs = {
+            "input": _t(3, 4, dtype=dtype, grad=grad),
+            "hx": _t(3, 5, dtype=dtype, grad=grad),
+            "w_ih": _t(rows, 4, dtype=dtype, grad=grad),
+            "w_hh": _t(rows, 5, dtype=dtype, grad=grad),
+            "b_ih": _t(rows, dtype=dtype, grad=grad),
+            "b_hh": _t(rows, dtype=dtype, grad=grad),
+        }
+        found += [Sample(op, inputs), Sample(op, inputs | {"b_ih": None, "b_hh": None})]
+        grads = {"grad_h": _t(5, 3, dtype=dtype).t()}
+        grads |= {name: inputs[name].detach() for name in ("input", "hx", "w_ih", "w_hh")}
+        if op == "gru_cell":
+            found.append(Sample("gru_cell_training", inputs))
+            op = "gru_cell_backward"
+            grads |= {"gates": torch.sigmoid(_t(3, 15, dtype=dtype)), "h_part_n": _t(3, 5, dtype=dtype)}
+        else:
+            grads |= {"h": torch.sigmoid(_t(3, 5, dtype=dtype)), "relu": op == "rnn_relu_cell"}
+            op = "rnn_cell_backward"
+        for mask in ([True] * 6, [True, False] * 3):
+            found.append(Sample(op, grads | {"output_mask": mask}))
+    return found
+
+
+def _layers(dtype: torch.dtype, grad: bool) -> list[Sample]:
+    """lstm_layer, gru_layer, rnn_layer: dense; packed, reverse, and the LSTM with a projection."""
+    found = []
+    for op, gates in (("lstm", 4), ("gru", 3), ("rnn", 1)):
+        for packed, reverse in ((False, False), (True, True)):
+            lengths = torch.tensor([3, 2, 2]) if packed else None
+            rows = (7,) if packed else (4, 3)
+            state = 2 if op == "lstm" and packed else 5  # with a projection in the packed sample
+            shapes = {
+                "input": (*rows, 4),
+                "hx": (3, state),
+                "cx": (3, 5),
+                "w_ih": (gates * 5, 4),
+                "w_hh": (gates * 5, state),
+                "b_ih": (gates * 5,),
+                "b_hh": (gates * 5,),
+            }
+            if op != "lstm":
+                del shapes["cx"]
+            inputs: dict[str, Any] = {n: _t(*shape, dtype=dtype, grad=grad) for n, shape in shapes.items()}
+            projection = (
+                {"w_hr": _t(2, 5, dtype=dtype, grad=grad) if packed else None} if op == "lstm" else {}
+            )
+            relu = {"relu": packed} if op == "rnn" else {}
+            sequence = {"batch_sizes": lengths, "reverse": reverse}
+            found.append(Sample(f"{op}_layer", inputs | projection | relu | sequence))
+            kept = {"output": _t(*rows, state, dtype=dtype)}
+            if op == "lstm":
+                kept |= {"gates": _t(*rows, 20, dtype=dtype).sigmoid(), "c_before": _t(*rows, 5, dtype=dtype)}
+            if op == "gru":
+                kept |= {"gates": _t(*rows, 15, dtype=dtype).sigmoid(), "h_part_n": _t(*rows, 5, dtype=dtype)}
+            if op != "rnn":
+                found.append(Sample(f"{op}_layer_training", inputs | projection | relu | sequence))
+            grads: dict[str, Any] = {"grad_output": None if reverse else _t(*rows, state, dtype=dtype)}
+            grads |= {"grad_h_n": _t(3, state, dtype=dtype)}
+            grads |= {"grad_c_n": _t(3, 5, dtype=dtype)} if op == "lstm" else {}
+            given = {name: one.detach() for name, one in inputs.items() if not name.startswith("b_")}
+            given |= {name: None if one is None else one.detach() for name, one in projection.items()}
+            mask = [True] * (len(inputs) + len(projection))
+            if op == "lstm" and not packed:
+                mask[-1] = False
+            found.append(
+                Sample(f"{op}_layer_backward", grads | given | relu | sequence | kept | {"output_mask": mask})
+            )
+    return found
+
+
 def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Sample]:
     """At least one call of every operator."""
-    families = (_linear, _conv2d, _conv_transpose2d, _pool, _lstm_cell)
+    families = (
+        _linear,
+        _conv2d,
+        _conv_transpose2d,
+        _pool,
+        _adaptive_pool,
+        _lstm_cell,
+        _cells,
+        _layers,
+    )
     return [sample for family in families for sample in family(dtype, grad)]

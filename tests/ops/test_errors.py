@@ -26,6 +26,8 @@ VALID: dict[str, dict[str, Any]] = {
     },
     "max_pool2d": {"input": torch.randn(2, 3, 6, 7), "kernel_size": 2},
     "avg_pool2d": {"input": torch.randn(2, 3, 6, 7), "kernel_size": 2},
+    "adaptive_max_pool2d": {"input": torch.randn(2, 3, 6, 7), "output_size": (4, 2)},
+    "adaptive_avg_pool2d": {"input": torch.randn(2, 3, 6, 7), "output_size": (4, 2)},
     "lstm_cell": {
         "input": torch.randn(3, 4),
         "hx": (torch.randn(3, 5), torch.randn(3, 5)),
@@ -33,6 +35,17 @@ VALID: dict[str, dict[str, Any]] = {
         "w_hh": torch.randn(20, 5),
         "b_ih": torch.randn(20),
         "b_hh": torch.randn(20),
+    },
+    **{
+        op: {
+            "input": torch.randn(3, 4),
+            "hx": torch.randn(3, 5),
+            "w_ih": torch.randn(rows, 4),
+            "w_hh": torch.randn(rows, 5),
+            "b_ih": torch.randn(rows),
+            "b_hh": torch.randn(rows),
+        }
+        for op, rows in (("gru_cell", 15), ("rnn_tanh_cell", 5), ("rnn_relu_cell", 5))
     },
 }
 
@@ -106,7 +119,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
             ({"input": torch.randn(1, 2, 3, 6, 7)}, "input"),
             ({"input": torch.randn(2, 3, 0, 7)}, "input|kernel"),
             ({"input": torch.ones(2, 3, 6, 7, dtype=torch.int64)}, "input"),
+            ({"input": torch.randn(2, 0, 6, 7)}, "input"),
+            ({"input": torch.randn(2, 3, 6, 0), "kernel_size": 2, "padding": 1}, "input"),
             ({"kernel_size": 0}, "kernel_size"),
+            ({"kernel_size": 2**31}, "kernel_size"),
+            ({"stride": 2**40}, "stride"),
             ({"kernel_size": (2, -1)}, "kernel_size"),
             ({"kernel_size": (2, 2, 2)}, "kernel_size"),
             ({"kernel_size": 8}, "input|kernel"),
@@ -121,6 +138,24 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("max_pool2d", {"dilation": (1, -1)}, "dilation"),
     ("max_pool2d", {"dilation": 9}, "input|kernel"),
     ("avg_pool2d", {"divisor_override": 0}, "divisor_override"),
+    *(
+        (op, change, name)
+        for op in ("adaptive_max_pool2d", "adaptive_avg_pool2d")
+        for change, name in (
+            ({"input": torch.randn(6, 7)}, "input"),
+            ({"input": torch.randn(6, 7), "output_size": 2}, "input"),
+            ({"input": torch.randn(1, 2, 3, 6, 7)}, "input"),
+            ({"input": torch.randn(2, 3, 0, 7)}, "input"),
+            ({"input": torch.randn(2, 3, 0, 7), "output_size": (0, 2)}, "input"),
+            ({"input": torch.ones(2, 3, 6, 7, dtype=torch.int64)}, "input"),
+            ({"output_size": -1}, "output_size"),
+            ({"output_size": (2, -1)}, "output_size"),
+            ({"output_size": None}, "output_size"),
+            ({"output_size": ()}, "output_size"),
+            ({"output_size": (1, 2, 3)}, "output_size"),
+        )
+    ),
+    ("adaptive_max_pool2d", {"input": torch.randn(2, 0, 6, 7)}, "input"),
     ("lstm_cell", {"input": torch.randn(3, 6)}, "w_ih|input"),
     ("lstm_cell", {"input": torch.randn(2, 3, 4)}, "input"),
     ("lstm_cell", {"hx": (torch.randn(2, 5), torch.randn(3, 5))}, "hx"),
@@ -132,6 +167,25 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("lstm_cell", {"b_ih": torch.randn(5)}, "b_ih"),
     ("lstm_cell", {"b_hh": torch.randn(20, 1)}, "b_hh"),
     ("lstm_cell", {"b_hh": torch.randn(20, device="meta")}, "b_hh"),
+    *(
+        (op, change, name)
+        for op in ("gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+        for change, name in (
+            ({"input": torch.randn(3, 6)}, "w_ih"),
+            ({"input": torch.randn(4)}, "input"),
+            ({"input": torch.randn(2, 3, 4)}, "input"),
+            ({"input": torch.ones(3, 4, dtype=torch.int64)}, "input"),
+            ({"hx": torch.randn(2, 5)}, "hx"),
+            ({"hx": torch.randn(5)}, "hx"),
+            ({"hx": torch.randn(3, 5).double()}, "hx"),
+            ({"w_ih": torch.randn(19, 4)}, "w_ih"),
+            ({"w_hh": torch.randn(20, 5)}, "w_hh"),
+            ({"w_hh": torch.randn(5)}, "w_hh"),
+            ({"b_ih": torch.randn(4)}, "b_ih"),
+            ({"b_hh": torch.randn(20, 1)}, "b_hh"),
+            ({"b_hh": torch.randn(20, device="meta")}, "b_hh"),
+        )
+    ),
 ]
 
 
@@ -200,16 +254,23 @@ TENSOR_ARGUMENTS = [
 ]
 
 
+# Forward ops that take images of any size and number of channels.
+ANY_SIZE = ("max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d")
+
+
 @pytest.mark.parametrize(("sample", "name"), TENSOR_ARGUMENTS)
 def test_every_operator_checks_every_tensor(sample: Sample, name: str) -> None:
     """A dimension too many, an element too many, another dtype: refused by every forward and backward."""
     good = sample.arguments[name]
     bad: list[Tensor] = [good[None, None, None], good.to(torch.int16)]
-    if sample.op not in ("max_pool2d", "max_pool2d_with_indices", "max_pool2d_window", "avg_pool2d"):
+    if sample.op.removesuffix("_with_indices").removesuffix("_window") not in ANY_SIZE:
         larger = list(good.shape)
         # The number of channels that input and weight must agree about; of any other tensor, the width.
         channels = {("conv2d", "input"): 1, ("conv2d", "weight"): 1}
         channels |= {("conv_transpose2d", "input"): 1, ("conv_transpose2d", "weight"): 0}
+        channels |= {("max_pool2d_gather", "input"): 1, ("adaptive_max_pool2d_gather", "input"): 1}
+        channels |= {(f"adaptive_{kind}_pool2d_backward", "grad_output"): 1 for kind in ("avg", "max")}
+        channels |= {("adaptive_max_pool2d_gather", "indices"): 1}
         larger[channels.get((sample.op, name), -1)] += 1
         bad.append(torch.zeros(larger, dtype=good.dtype))
     for tensor in bad:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_a_state_computed_from_the_input() -> None:
     torch.testing.assert_close(penalty(OPS[case.op].ours), penalty(OPS[case.op].reference))
 
 
-CELL_BACKWARDS = [one for one in samples(torch.float64) if one.op in ("lstm_cell_backward",)]
+CELL_BACKWARDS = [one for one in samples(torch.float64) if re.match("(lstm|gru|rnn).*_backward", one.op)]
 
 
 @pytest.mark.parametrize("sample", CELL_BACKWARDS, ids=lambda sample: sample.op)
@@ -118,6 +119,8 @@ SAVED = [
     ("conv2d/grad", "weight"),
     ("lstm_cell/grad", "w_hh"),
     ("lstm_cell/grad", "cx"),
+    ("gru_cell/grad", "hx"),
+    ("rnn_tanh_cell/grad", "w_hh"),
 ]
 
 

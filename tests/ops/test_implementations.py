@@ -27,7 +27,10 @@ LISTS = {
     ),
     "max_pool2d": ("max_pool2d", "max_pool2d_backward"),
     "avg_pool2d": ("avg_pool2d", "avg_pool2d_backward"),
+    "adaptive_max_pool2d": ("adaptive_max_pool2d", "adaptive_max_pool2d_backward"),
+    "adaptive_avg_pool2d": ("adaptive_avg_pool2d", "adaptive_avg_pool2d_backward"),
     "lstm_cell": ("lstm_cell", "lstm_cell_backward"),
+    **{op: (op, f"{op}_backward") for op in ("gru_cell", "rnn_tanh_cell", "rnn_relu_cell")},
 }
 ENTRIES = [
     (op, entry, name)

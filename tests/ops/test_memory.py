@@ -30,8 +30,13 @@ REPRESENTATIVE = [
         "max_pool2d/indices_overlapping",
         "avg_pool2d/exclude_pad_ceil",
         "avg_pool2d/stride_1",
+        "adaptive_max_pool2d/indices",
+        "adaptive_avg_pool2d/channels_33",
+        "adaptive_avg_pool2d/large_plane",
         "lstm_cell/hidden_33",
         "lstm_cell/batch_1",
+        "gru_cell/hidden_33",
+        "rnn_relu_cell/hidden_33",
     )
 ]
 

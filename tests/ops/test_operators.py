@@ -23,8 +23,13 @@ COMPILED = [
     "max_pool2d/pairs",
     "max_pool2d/indices",
     "avg_pool2d/ceil_padding",
+    "adaptive_max_pool2d/own_height",
+    "adaptive_avg_pool2d/own_height",
     "lstm_cell/no_bias",
     "lstm_cell/hidden_9",
+    "gru_cell/hidden_9",
+    "rnn_tanh_cell/no_bias",
+    "rnn_relu_cell/hidden_9",
 ]
 
 

@@ -37,6 +37,19 @@ def test_pictures_exist() -> None:
 
 def test_implementations_are_listed() -> None:
     """The table of ops names every implementation, in the order in which they are tried."""
-    for op in ("linear", "conv2d", "max_pool2d", "avg_pool2d", "lstm_cell"):
+    for op in (
+        "linear",
+        "conv2d",
+        "max_pool2d",
+        "avg_pool2d",
+        "adaptive_max_pool2d",
+        "adaptive_avg_pool2d",
+        "lstm_cell",
+        "gru_cell",
+        "lstm_layer",
+    ):
         names = ", ".join(f"`{name}`" for name in cisdl_ops.implementations(op))
         assert re.search(rf"^\| `{op}` \|.*\| {re.escape(names)} \|$", README, re.MULTILINE), op
+    both = cisdl_ops.implementations("rnn_tanh_cell")
+    assert both == cisdl_ops.implementations("rnn_relu_cell")
+    assert f"| `rnn_tanh_cell`, `rnn_relu_cell` | `nn.RNNCell`, `nn.RNN` | `{'`, `'.join(both)}` |" in README

@@ -1,4 +1,4 @@
-"""Modules on our kernels: subclasses of torch's, with the same constructors, attributes and state_dict."""
+"""Linear layers, convolutions and pooling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from torch import Tensor
 
 from cisdl_ops import functional
 
-__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "LSTMCell", "Linear", "MaxPool2d"]
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "AvgPool2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "LazyConv2d",
+    "LazyConvTranspose2d",
+    "LazyLinear",
+    "Linear",
+    "MaxPool2d",
+]
 
 
 class Linear(torch.nn.Linear):
@@ -86,21 +97,35 @@ class AvgPool2d(torch.nn.AvgPool2d):
         )
 
 
-class LSTMCell(torch.nn.LSTMCell):
-    """One LSTM step; see ``torch.nn.LSTMCell``. Takes ``[batch, input_size]`` or ``[input_size]``."""
+class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
+    """Maximum over as many windows as asked for; see ``torch.nn.AdaptiveMaxPool2d``."""
 
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        if input.dim() not in (1, 2):
-            raise ValueError(
-                f"LSTMCell: input: expected shape [batch, {self.input_size}] or [{self.input_size}], "
-                f"got {list(input.shape)}"
-            )
-        batched = input.dim() == 2
-        if hx is None:
-            zeros = input.new_zeros(*input.shape[:-1], self.hidden_size)
-            hx = (zeros, zeros)
-        h, c = hx
-        if not batched:
-            input, h, c = input.unsqueeze(0), h.unsqueeze(0), c.unsqueeze(0)
-        h, c = functional.lstm_cell(input, (h, c), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        return (h, c) if batched else (h.squeeze(0), c.squeeze(0))
+    def forward(self, input: Tensor) -> Any:
+        size: Any = self.output_size
+        return functional.adaptive_max_pool2d(input, size, self.return_indices)
+
+
+class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
+    """Mean over as many windows as asked for; see ``torch.nn.AdaptiveAvgPool2d``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        size: Any = self.output_size
+        return functional.adaptive_avg_pool2d(input, size)
+
+
+class LazyLinear(torch.nn.LazyLinear, Linear):
+    """A :class:`Linear` that learns ``in_features`` from its first input; see ``torch.nn.LazyLinear``."""
+
+    cls_to_become = Linear
+
+
+class LazyConv2d(torch.nn.LazyConv2d, Conv2d):  # type: ignore[misc]
+    """A :class:`Conv2d` that learns ``in_channels`` from its first input; see ``torch.nn.LazyConv2d``."""
+
+    cls_to_become = Conv2d
+
+
+class LazyConvTranspose2d(torch.nn.LazyConvTranspose2d, ConvTranspose2d):  # type: ignore[misc]
+    """A :class:`ConvTranspose2d` that learns ``in_channels`` from its first input."""
+
+    cls_to_become = ConvTranspose2d

@@ -1,0 +1,11 @@
+"""One thread, as in ``tests/ops``: the samples are small."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread(isolated_torch: None) -> None:
+    torch.set_num_threads(1)
