@@ -8,14 +8,14 @@
 // 32 output channels (16 with AVX2), transformed inputs broadcast, transformed weights in the lanes.
 //
 // Two orders of work. With many tiles, all weights are transformed first; then every item, some rows of tiles that
-// fit in the L2 cache, goes from its inputs to its outputs while the weights stream by. With few tiles (deep layers,
-// small batches) the transformed weights would be the larger traffic: there the inputs are transformed first, and
-// each panel of 32 output channels transforms its weights a part at a time, uses them at once, and writes nothing
-// but its outputs.
+// fit in the L2 cache, goes from its inputs to its outputs while the weights stream by. With few tiles (deep
+// layers, small batches) the transformed weights would be the larger traffic: there the inputs are transformed
+// first, and each panel of 32 output channels transforms its weights a part at a time, uses them at once, and
+// writes nothing but its outputs.
 //
-// When it wins: from about 32 channels on both sides on. Limits: float32 only; with more than kMaxChain channels the
-// sums are cut, as everywhere; its rounding error is several times that of a direct sum, see winograd_transforms.h
-// and docs/drop-in.md. A size that is not a multiple of 4 pays for whole tiles.
+// When it wins: from about 32 channels on both sides on. Limits: float32 only; its rounding error is several times
+// that of a direct sum and grows with the channels summed over, so conv2d.cpp lists it for up to 128 of them. A
+// size that is not a multiple of 4 pays for whole tiles.
 #include "column_sums.h"
 #include "conv2d_bias_gradient.h"
 #include "winograd_tiles.h"
@@ -28,9 +28,9 @@ constexpr int64_t kBytes = sizeof(float);
 
 // The weights of a convolution by strides, so that both directions read the same tensor.
 struct Weights {
-  const float* data;        // tap (0, 0) of the first output and input channel
-  int64_t out, in, r, s;    // strides; r and s are negative where the kernel is turned around
-  int64_t outs, ins;        // how many channels
+  const float* data;      // tap (0, 0) of the first output and input channel
+  int64_t out, in, r, s;  // strides; r and s are negative where the kernel is turned around
+  int64_t outs, ins;      // how many channels
 };
 
 struct Convolution {
@@ -42,7 +42,8 @@ struct Convolution {
   float* output;
 };
 
-TiledImages images(Layout layout, int64_t batch, int64_t channels, int64_t h, int64_t w, int64_t out_h, int64_t out_w) {
+TiledImages images(Layout layout, int64_t batch, int64_t channels, int64_t h, int64_t w, int64_t out_h,
+                   int64_t out_w) {
   return {layout, batch, channels, h, w, ceil_div(out_h, kOutTile), ceil_div(out_w, kOutTile)};
 }
 
@@ -79,8 +80,8 @@ void product_tile(int64_t channels, const float* __restrict v, int64_t chunk_str
 }
 
 template <int MR = kTileRows>
-CISDL_INLINE void product_rows(int64_t rows, int64_t channels, const float* v, int64_t chunk_stride, const float* u,
-                               float* m, int64_t ldm, bool accumulate) {
+CISDL_INLINE void product_rows(int64_t rows, int64_t channels, const float* v, int64_t chunk_stride,
+                               const float* u, float* m, int64_t ldm, bool accumulate) {
   if (rows == MR) {
     product_tile<MR>(channels, v, chunk_stride, u, m, ldm, accumulate);
   } else if constexpr (MR > 1) {
@@ -143,7 +144,7 @@ void transform_weights(const Weights& w, int64_t k, int64_t c, int64_t count, fl
 
 // ----------------------------------------------------------------------------------- forward, both orders
 
-const auto by_input = [](const V(&d)[kInTile], V(&out)[kInTile])
+const auto by_input = [](const V (&d)[kInTile], V (&out)[kInTile])
                           __attribute__((always_inline)) { input_transform(d, out); };
 
 int64_t row_buffer(const TiledImages& x, const TiledImages& y) {
@@ -169,8 +170,7 @@ void inputs_first(const Convolution& f, const Parallel& par) {
   constexpr int64_t W = kWidth<float>;
   const int64_t tiles = f.x.tiles(), blocks = ceil_div(f.x.channels, W);
   const TransformedTiles v(
-      static_cast<float*>(
-          scratch(Scratch::shared, TransformedTiles::elements(tiles, f.x.chunks()) * kBytes)),
+      static_cast<float*>(scratch(Scratch::shared, TransformedTiles::elements(tiles, f.x.chunks()) * kBytes)),
       tiles, f.x.chunks());
   parallel_for(par, f.x.rows() * blocks, 1, [&](int64_t begin, int64_t end) {
     float* buffer = static_cast<float*>(scratch(Scratch::extra, row_buffer(f.x, f.y) * kBytes));
@@ -227,9 +227,11 @@ void weights_first(const Convolution& f, const Parallel& par) {
   });
 }
 
+// The order must not depend on the number of threads: the compiler may round the two differently.
 void convolve(const Convolution& f, const Parallel& par) {
+  constexpr int64_t kEnoughPanels = 4;  // to share out
   const int64_t bytes = TransformedTiles::elements(f.x.tiles(), f.x.chunks()) * kBytes;
-  if (bytes <= kFewTileBytes && ceil_div(f.y.channels, kPanel) >= par.num_threads)
+  if (bytes <= kFewTileBytes && ceil_div(f.y.channels, kPanel) >= kEnoughPanels)
     inputs_first(f, par);
   else
     weights_first(f, par);
@@ -252,8 +254,12 @@ void backward_input(const Conv2dBackwardInput<float>& a, const Parallel& par) {
   const Conv2dProblem& p = a.p;
   const Weights w = weights_of(p, a.layout, a.weight);
   convolve({images(a.layout, p.batch, p.out_channels, p.out_h, p.out_w, p.in_h, p.in_w),
-            images(a.layout, p.batch, p.in_channels, p.in_h, p.in_w, p.in_h, p.in_w), 2 - p.pad_top, 2 - p.pad_left,
-            a.grad_output, {w.data + 2 * w.r + 2 * w.s, w.in, w.out, -w.r, -w.s, w.ins, w.outs}, nullptr,
+            images(a.layout, p.batch, p.in_channels, p.in_h, p.in_w, p.in_h, p.in_w),
+            2 - p.pad_top,
+            2 - p.pad_left,
+            a.grad_output,
+            {w.data + 2 * w.r + 2 * w.s, w.in, w.out, -w.r, -w.s, w.ins, w.outs},
+            nullptr,
             a.grad_input},
            par);
 }
@@ -298,9 +304,8 @@ void store_gradient(const Conv2dBackwardWeight<float>& a, int64_t k, int64_t c, 
   const int64_t channels = a.p.in_channels, lanes = smaller(W, channels - c);
   V taps[9];
   transform_2d_down<3>(
-      [&](int r, int s) __attribute__((always_inline)) {
-        return load(products + (r * kInTile + s) * point_stride);
-      },
+      [&](int r, int s)
+          __attribute__((always_inline)) { return load(products + (r * kInTile + s) * point_stride); },
       taps);
   if (a.layout == Layout::nhwc) {
     float* to = a.grad_weight + k * 9 * channels + c;

@@ -1,10 +1,10 @@
 // Between images and transformed tiles.
 //
 // Transformed data lies as [point][chunk of channels][tile][kChunk]: a row of kChunk channels of one tile is what
-// one vector loop writes and one broadcast loop of the product reads, at distances that are compile-time constants.
-// Tiles are numbered row by row over all images, and images enter and leave a whole row of tiles at a time: W
-// channels of its six input rows are first brought into a buffer [row][column][W] with the padding in it (for NCHW
-// through transposes in registers), so that the transform itself knows no borders and no layouts.
+// one vector loop writes and one broadcast loop of the product reads, at distances that are compile-time
+// constants. Tiles are numbered row by row over all images, and images enter and leave a whole row of tiles at a
+// time: W channels of its six input rows are first brought into a buffer [row][column][W] with the padding in it
+// (for NCHW through transposes in registers), so that the transform itself knows no borders and no layouts.
 #pragma once
 
 #include "conv2d_view.h"
@@ -43,8 +43,8 @@ struct TransformedTiles {
   }
 };
 
-// Rows [top, top + rows) by columns [left, left + cols) of channels [c, c + W) of image n, as [rows][cols][W]; what
-// lies outside the image or past the last channel is zero.
+// Rows [top, top + rows) by columns [left, left + cols) of channels [c, c + W) of image n, as [rows][cols][W];
+// what lies outside the image or past the last channel is zero.
 inline void gather_rows(const TiledImages& x, const float* data, int64_t n, int64_t c, int64_t top, int64_t left,
                         int64_t rows, int64_t cols, float* buffer) {
   constexpr int64_t W = kWidth<float>;
@@ -61,8 +61,8 @@ inline void gather_rows(const TiledImages& x, const float* data, int64_t n, int6
     float* to = buffer + (first - left) * W;
     if (x.layout == Layout::nchw) {
       const int64_t plane = x.h * x.w;
-      pack_transposed<float, 1>(data + (n * x.channels + c) * plane + h * x.w + first, plane, lines, last - first, to,
-                                W);
+      pack_transposed<float, 1>(data + (n * x.channels + c) * plane + h * x.w + first, plane, lines, last - first,
+                                to, W);
     } else {
       const float* from = data + ((n * x.h + h) * x.w + first) * x.channels + c;
       for (int64_t i = first; i < last; ++i, from += x.channels, to += W)
@@ -87,9 +87,8 @@ void transform_tiles(const TiledImages& x, const float* data, int64_t pad_top, i
       const float* from = buffer + t * kOutTile * W;
       transform_2d<kTaps, kInTile>(
           transform, [&](int r, int s) __attribute__((always_inline)) { return load(from + (r * cols + s) * W); },
-          [&](int r, int s, V v) __attribute__((always_inline)) {
-            store(to + (r * kInTile + s) * out.point_stride, v);
-          });
+          [&](int r, int s, V v)
+              __attribute__((always_inline)) { store(to + (r * kInTile + s) * out.point_stride, v); });
     }
   }
 }
@@ -127,9 +126,8 @@ inline void untransform_tiles(const TiledImages& y, float* data, const float* bi
       const int64_t left = t * kOutTile, width = smaller(kOutTile, y.w - left);
       V out[kOutTile * kOutTile];
       transform_2d_down<kOutTile>(
-          [&](int r, int q) __attribute__((always_inline)) {
-            return load(products + (r * kInTile + q) * point_stride);
-          },
+          [&](int r, int q)
+              __attribute__((always_inline)) { return load(products + (r * kInTile + q) * point_stride); },
           out);
 #pragma GCC unroll 4
       for (int r = 0; r < kOutTile; ++r) {
