@@ -51,8 +51,8 @@ TiledImages images(Layout layout, int64_t batch, int64_t channels, int64_t h, in
 
 // M[tile][column] for MR tiles by kPanel columns at one point: v is [chunk][tile][kChunk], u is [channel][kPanel].
 template <int MR>
-void product_tile(int64_t channels, const float* __restrict v, int64_t chunk_stride, const float* __restrict u,
-                  float* __restrict m, int64_t ldm, bool accumulate) {
+CISDL_NOINLINE void product_tile(int64_t channels, const float* __restrict v, int64_t chunk_stride,
+                                 const float* __restrict u, float* __restrict m, int64_t ldm, bool accumulate) {
   constexpr int W = kWidth<float>;
   V acc[MR][kTileVectors];
 #pragma GCC unroll 16
@@ -110,7 +110,7 @@ void multiply(const TransformedTiles& v, int64_t c, int64_t count, const float* 
 // ----------------------------------------------------------------------------------- transformed weights
 
 // Panel [k, k + kPanel) of channels [c, c + count), as [point][channel][kPanel].
-void transform_weights(const Weights& w, int64_t k, int64_t c, int64_t count, float* u) {
+CISDL_NOINLINE void transform_weights(const Weights& w, int64_t k, int64_t c, int64_t count, float* u) {
   constexpr int64_t W = kWidth<float>;
   alignas(kVecBytes) float taps[9 * W];
   for (int64_t k0 = k; k0 < k + kPanel; k0 += W) {
@@ -227,7 +227,6 @@ void weights_first(const Convolution& f, const Parallel& par) {
   });
 }
 
-// The order must not depend on the number of threads: the compiler may round the two differently.
 void convolve(const Convolution& f, const Parallel& par) {
   constexpr int64_t kEnoughPanels = 4;  // to share out
   const int64_t bytes = TransformedTiles::elements(f.x.tiles(), f.x.chunks()) * kBytes;
@@ -273,7 +272,8 @@ constexpr int64_t kGradPanel = kGradVectors * kWidth<float>;
 static_assert(kChunk % kGradRows == 0 && kChunk % kGradPanel == 0);
 
 // m[row][column] = sum over tiles of d[tile][row] v[tile][column]; rows of both are kChunk apart.
-void gradient_tile(int64_t tiles, const float* __restrict d, const float* __restrict v, float* __restrict m) {
+CISDL_NOINLINE void gradient_tile(int64_t tiles, const float* __restrict d, const float* __restrict v,
+                                  float* __restrict m) {
   constexpr int W = kWidth<float>;
   V acc[kGradRows][kGradVectors];
 #pragma GCC unroll 8
@@ -298,8 +298,8 @@ void gradient_tile(int64_t tiles, const float* __restrict d, const float* __rest
 }
 
 // The 3x3 gradients of output channel k and the W input channels from c on, out of their 36 products.
-void store_gradient(const Conv2dBackwardWeight<float>& a, int64_t k, int64_t c, const float* products,
-                    int64_t point_stride, bool accumulate) {
+CISDL_NOINLINE void store_gradient(const Conv2dBackwardWeight<float>& a, int64_t k, int64_t c,
+                                   const float* products, int64_t point_stride, bool accumulate) {
   constexpr int W = kWidth<float>;
   const int64_t channels = a.p.in_channels, lanes = smaller(W, channels - c);
   V taps[9];

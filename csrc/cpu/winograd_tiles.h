@@ -74,9 +74,9 @@ inline void gather_rows(const TiledImages& x, const float* data, int64_t n, int6
 // Transforms `rows` rows of tiles from row `row` on, channels [c, c + W): kTaps x kTaps cells of an image every
 // kOutTile cells, beginning `pad` outside it, through `transform`. `tile` is the first one's number in `out`.
 template <int kTaps, class Transform>
-void transform_tiles(const TiledImages& x, const float* data, int64_t pad_top, int64_t pad_left, int64_t row,
-                     int64_t rows, int64_t c, const TransformedTiles& out, int64_t tile, float* buffer,
-                     const Transform& transform) {
+CISDL_NOINLINE void transform_tiles(const TiledImages& x, const float* data, int64_t pad_top, int64_t pad_left,
+                                    int64_t row, int64_t rows, int64_t c, const TransformedTiles& out,
+                                    int64_t tile, float* buffer, const Transform& transform) {
   constexpr int64_t W = kWidth<float>;
   const int64_t cols = (x.tile_cols - 1) * kOutTile + kTaps;
   for (int64_t i = row; i < row + rows; ++i) {
@@ -115,8 +115,9 @@ inline void store_planes(const float* from, int64_t pixels, int64_t channels, fl
 
 // Turns products [point][tile][ldm] of W channels from c on into outputs, for `rows` rows of tiles from `row` on,
 // and adds the bias. `products` is at the first of these tiles and channels; `buffer` holds a row of tiles.
-inline void untransform_tiles(const TiledImages& y, float* data, const float* bias, int64_t row, int64_t rows,
-                              int64_t c, const float* products, int64_t point_stride, int64_t ldm, float* buffer) {
+CISDL_NOINLINE inline void untransform_tiles(const TiledImages& y, float* data, const float* bias, int64_t row,
+                                             int64_t rows, int64_t c, const float* products, int64_t point_stride,
+                                             int64_t ldm, float* buffer) {
   constexpr int64_t W = kWidth<float>;
   const int64_t lanes = smaller(W, y.channels - c);
   const V b = bias ? (lanes == W ? load(bias + c) : load_partial(bias + c, lanes)) : zero<float>();
