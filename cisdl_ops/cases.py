@@ -397,6 +397,12 @@ def _conv2d_cases() -> Iterator[Case]:
     yield _conv(test, "alexnet_like", (1, 3, 35, 35), (10, 3, 11, 11), stride=4, padding=2)
     yield _conv(test, "resnet_like", (2, 32, 14, 14), (48, 32, 3, 3), padding=1)
 
+    # Enough channels for Winograd; sizes that are no multiple of its tiles.
+    yield _conv(test, "winograd_odd", (2, 33, 9, 13), (35, 33, 3, 3), bias=False)
+    yield _conv(test, "winograd_small", (3, 32, 3, 2), (32, 32, 3, 3), padding=1)
+    yield _conv(test, "winograd_wide_padding", (1, 40, 5, 6), (33, 40, 3, 3), padding=(3, 2))
+    yield _conv(test, "winograd_two_chunks", (1, 70, 6, 5), (67, 70, 3, 3), padding=1)
+
     yield _conv("grad", "grad", (2, 2, 4, 5), (3, 2, 3, 3), padding=1)
     yield _conv("grad", "grad_strided", (1, 2, 6, 5), (2, 2, 2, 3), stride=2, padding=(1, 0), bias=False)
     yield _conv("grad", "grad_same_even", (1, 1, 4, 4), (2, 1, 2, 2), padding="same")
@@ -466,6 +472,8 @@ def _conv_transpose2d_cases() -> Iterator[Case]:
     )
     yield _conv_transpose(test, "depthwise_33", (2, 33, 7, 8), (33, 1, 3, 3), groups=33, padding=1)
     yield _conv_transpose(test, "dcgan_like", (2, 33, 7, 7), (33, 17, 4, 4), stride=2, padding=1)
+
+    yield _conv_transpose(test, "winograd", (2, 33, 7, 6), (33, 35, 3, 3), bias=False, padding=1)
 
     yield _conv_transpose("grad", "grad", (2, 2, 3, 4), (2, 3, 3, 3), padding=1)
     yield _conv_transpose(

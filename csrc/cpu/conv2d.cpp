@@ -1,4 +1,6 @@
 // The conv2d lists of one instruction set: special entries first, the plain one last.
+#include <type_traits>
+
 #include "conv2d_direct.h"
 #include "conv2d_direct_weight.h"
 #include "conv2d_nhwc.h"
@@ -9,8 +11,48 @@
 namespace cisdl {
 namespace {
 
+extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)();
+
+// Winograd pays from so many channels on, on both sides. Its rounding error grows with the channels that a sum
+// runs over: up to kWinogradSum it is chosen by itself, for it keeps the rule of cisdl_ops/tolerance.py there. The
+// sums of the weight's gradient run over pixels and keep it anyway.
+constexpr int64_t kWinogradChannels = 32, kWinogradSum = 128;
+
+template <class T>
+bool winograd_applies(const Conv2dProblem& p) {
+  return std::is_same_v<T, float> && p.kernel_h == 3 && p.kernel_w == 3 && p.stride_h == 1 && p.stride_w == 1 &&
+         p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 && p.in_channels >= kWinogradChannels &&
+         p.out_channels >= kWinogradChannels;
+}
+template <class T>
+bool winograd_forward_applies(const Conv2dForward<T>& args) {
+  return winograd_applies<T>(args.p) && args.p.in_channels <= kWinogradSum;
+}
+template <class T>
+void winograd_forward(const Conv2dForward<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->forward(args, par);
+}
+template <class T>
+bool winograd_backward_input_applies(const Conv2dBackwardInput<T>& args) {
+  return winograd_applies<T>(args.p) && args.p.out_channels <= kWinogradSum;
+}
+template <class T>
+void winograd_backward_input(const Conv2dBackwardInput<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->backward_input(args, par);
+}
+
+template <class T>
+bool winograd_backward_weight_applies(const Conv2dBackwardWeight<T>& args) {
+  return args.grad_weight && winograd_applies<T>(args.p);
+}
+template <class T>
+void winograd_backward_weight(const Conv2dBackwardWeight<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->backward_weight(args, par);
+}
+
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
+    {"winograd", winograd_forward_applies<T>, winograd_forward<T>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dForward<T>>, conv2d_depthwise_forward<T>},
@@ -20,6 +62,7 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
+    {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardInput<T>>, conv2d_depthwise_backward_input<T>},
@@ -29,6 +72,7 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
+    {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardWeight<T>>, conv2d_depthwise_backward_weight<T>},

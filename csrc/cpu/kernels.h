@@ -25,6 +25,13 @@ struct Conv2dKernels {
   ImplementationList<Conv2dBackwardWeight<T>> backward_weight;
 };
 
+// 3x3 convolutions in float32 (winograd.cpp), in an object of their own; conv2d.cpp lists them.
+struct WinogradKernels {
+  void (*forward)(const Conv2dForward<float>&, const Parallel&);
+  void (*backward_input)(const Conv2dBackwardInput<float>&, const Parallel&);
+  void (*backward_weight)(const Conv2dBackwardWeight<float>&, const Parallel&);
+};
+
 template <class T>
 struct Pool2dKernels {
   ImplementationList<MaxPool2dForward<T>> max_forward;

@@ -17,6 +17,9 @@
 #include "sanitizer.h"
 
 #define CISDL_INLINE inline __attribute__((always_inline))
+// For arithmetic whose bits must not depend on who calls it: of two inlined copies the compiler may fuse different
+// multiplications and additions.
+#define CISDL_NOINLINE __attribute__((noinline))
 
 namespace cisdl {
 namespace {

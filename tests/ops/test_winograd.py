@@ -1,0 +1,63 @@
+"""Winograd convolution: both orders of work, blocks of tiles, the limits of its choice, and its exactness."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cisdl_ops
+from cisdl_ops import tolerance
+from cisdl_ops.cases import OPS, Case
+from tests.ops.running import LAYOUTS, Expectation
+
+ENTRIES = ("conv2d", "conv2d_backward_input", "conv2d_backward_weight")
+
+
+def case(batch: int, channels: int, height: int, width: int, out: int, padding: int = 1) -> Case:
+    shapes = {"input": (batch, channels, height, width), "weight": (out, channels, 3, 3), "bias": (out,)}
+    return Case("conv2d", f"winograd_{batch}x{channels}x{height}x{width}_{out}", shapes, {"padding": padding})
+
+
+# Few tiles (inputs first); many (weights first, several blocks of the weight's gradient); the most channels.
+SHAPES = {
+    "few tiles": case(2, 48, 14, 14, 80),
+    "many tiles": case(5, 40, 47, 61, 36),
+    "most channels": case(2, 128, 13, 9, 128),
+    "one panel": case(1, 33, 30, 31, 32, padding=0),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_exactness_and_threads(shape: Case, layout: torch.memory_format) -> None:
+    """Within the rule that every kernel keeps, and the same bits for any number of threads."""
+    expected = Expectation(shape, shape.inputs(requires_grad=True), use_torch=True)
+    outcomes = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        inputs = shape.inputs(memory_format=layout, requires_grad=True)
+        outcomes.append(tolerance.run(shape, OPS["conv2d"].ours, inputs))
+        assert [cisdl_ops.last_implementation(entry) for entry in ENTRIES] == ["winograd"] * 3
+    expected.check(outcomes[0])
+    for other in outcomes[1:]:
+        for name, tensor in outcomes[0].tensors.items():
+            assert torch.equal(other.tensors[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("shape", "chosen"),
+    [
+        (case(1, 129, 8, 8, 32), (False, True, True)),  # a sum over more channels: no longer exact enough
+        (case(1, 32, 8, 8, 129), (True, False, True)),
+        (case(1, 31, 8, 8, 64), (False, False, False)),
+    ],
+    ids=["input channels", "output channels", "few channels"],
+)
+def test_limits_of_the_choice(shape: Case, chosen: tuple[bool, ...]) -> None:
+    tolerance.run(shape, OPS["conv2d"].ours, shape.inputs(requires_grad=True))
+    assert tuple(cisdl_ops.last_implementation(entry) == "winograd" for entry in ENTRIES) == chosen
+
+
+def test_float64_is_not_approximated() -> None:
+    tolerance.run(SHAPES["few tiles"], OPS["conv2d"].ours, SHAPES["few tiles"].inputs(torch.float64))
+    assert cisdl_ops.last_implementation("conv2d") != "winograd"
