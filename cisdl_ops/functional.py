@@ -1,8 +1,9 @@
 """The ops, with the signatures and semantics of ``torch.nn.functional``.
 
-All take float32 and float64 tensors on the CPU or, in a build with CUDA, on a GPU; anything else raises
-``RuntimeError`` naming the argument, what was expected and what came. Gradients work with autograd and
-``torch.compile``; second derivatives and forward-mode AD are refused.
+All take float32, float64, bfloat16 and float16 tensors (the last two are summed in float32) on the CPU or, in
+a build with CUDA, on a GPU; anything else raises ``RuntimeError`` naming the argument, what was expected and
+what came. Autograd of any order, ``torch.func``, ``torch.compile`` and autocast work; ``docs/drop-in.md`` has
+the few exceptions.
 """
 
 from __future__ import annotations
