@@ -89,7 +89,7 @@ def in_copy(commit: Commit, fault: str) -> tuple[int, str]:
 
 
 def in_new_process(part: str, where: str, fault: str) -> tuple[int, str]:
-    """The same where a copy will not do: the thread sanitizer does not look at one, threads do not start in one."""
+    """Where a copy will not do: the thread sanitizer does not look at one, and in one no threads start."""
     command = [sys.executable, "-m", "tests.sanitize.faults", part, where, fault]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     return done.returncode, done.stderr
