@@ -70,7 +70,7 @@ void avg_forward_nhwc(const AvgPool2dForward<T>& a, const Parallel& par) {
   const int64_t C = p.channels;
   const T* inverse =
       fill_inverse_divisors(a, static_cast<T*>(scratch(Scratch::shared, divisors_bytes(p, sizeof(T)))));
-  const int64_t row_cells = p.out_w * C * p.kernel_h * p.kernel_w;
+  const int64_t row_cells = p.out_w * C * window_cells_inside(p);
   parallel_for(par, p.batch * p.out_h, planes_grain(row_cells), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       avg_row_nhwc<T>(p, C, inverse, a.input + (i / p.out_h) * p.in_h * p.in_w * C, i % p.out_h,

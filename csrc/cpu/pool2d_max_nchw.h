@@ -127,7 +127,7 @@ void max_forward_nchw_as(const MaxPool2dForward<T>& a, const Parallel& par) {
   // what one vector of windows reads of a row; at stride 2 a pair of loads may take one value more
   const int64_t span = (kWidth<T> - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w + 2;
   const int64_t rows = p.kernel_h < p.in_h ? p.kernel_h : p.in_h;
-  parallel_for(par, p.batch * p.channels * p.out_h, planes_grain(p.out_w * p.kernel_h * p.kernel_w),
+  parallel_for(par, p.batch * p.channels * p.out_h, planes_grain(p.out_w * window_cells_inside(p)),
                [&](int64_t begin, int64_t end) {
                  T* stage = static_cast<T*>(scratch(Scratch::local, rows * span * int64_t{sizeof(T)}));
                  for (int64_t i = begin; i < end; ++i)

@@ -68,6 +68,11 @@ CISDL_INLINE bool rows_of_windows_fit(const Pool2dProblem& p) {
   return p.kernel_w * p.dilation_w <= limit && p.stride_w <= limit;
 }
 
+// At most so many cells has a window inside the image, however large it is said to be.
+CISDL_INLINE int64_t window_cells_inside(const Pool2dProblem& p) {
+  return (p.kernel_h < p.in_h ? p.kernel_h : p.in_h) * (p.kernel_w < p.in_w ? p.kernel_w : p.in_w);
+}
+
 CISDL_INLINE int64_t planes_grain(int64_t cells) { return 16384 / (cells + 1) + 1; }
 
 template <class A>
