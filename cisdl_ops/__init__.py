@@ -30,6 +30,7 @@ from cisdl_ops.functional import (
     rnn_relu_cell,
     rnn_tanh_cell,
 )
+from cisdl_ops.tuning import tune, tuned_choices
 
 __version__ = "0.1.0"
 
@@ -53,4 +54,6 @@ __all__ = [
     "restore",
     "rnn_relu_cell",
     "rnn_tanh_cell",
+    "tune",
+    "tuned_choices",
 ]

@@ -11,7 +11,7 @@
 #include <numeric>
 #include <vector>
 
-#include "cpu/dispatch.h"
+#include "cpu/tuning.h"
 
 namespace py = pybind11;
 
@@ -181,6 +181,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("force_implementation", [](const std::string& op, const std::string& name) {
     cisdl::force_implementation(cisdl::op_from_name(op), name);
   });
+  m.def("enable_tuning", cisdl::tuning::enable);
+  m.def("tuning_enabled", cisdl::tuning::enabled);
+  m.def("tuned_choices", cisdl::tuning::choices);
+  m.def("remember_choice", cisdl::tuning::remember);
+  m.def("forget_choices", cisdl::tuning::forget);
   m.def("measure_peak_gflops", measure_peak_gflops, py::arg("is_double"), py::arg("threads"),
         py::arg("seconds") = 0.3, Release());
 }

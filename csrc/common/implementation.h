@@ -1,7 +1,9 @@
 // One visible ordered list of implementations per operation.
 //
-// A list reads from special to general: the first entry whose `applicable` says yes runs; the last is the plain
-// one and always applies. CISDL_IMPL=conv2d:plain forces an entry by name (csrc/cpu/dispatch.cpp).
+// A list reads from special to general: the first entry that is applicable and preferred runs; the last is the
+// plain one, always both. `applicable` says what an implementation can do, and rightly; `preferred` is the cost
+// rule, written beside it from measurements. CISDL_IMPL=conv2d:plain forces an entry by name (csrc/cpu/dispatch.h)
+// and cisdl_ops.tune() measures (csrc/cpu/tuning.h): both ask `applicable` only.
 #pragma once
 
 #include "parallel.h"
@@ -13,6 +15,7 @@ struct Implementation {
   const char* name;
   bool (*applicable)(const Args&);
   void (*run)(const Args&, const Parallel&);
+  bool (*preferred)(const Args&) = nullptr;  // null: wherever it is applicable
 };
 
 template <class Args>

@@ -26,7 +26,7 @@
 #endif
 
 #include "../common/problems.h"
-#include "../cpu/dispatch.h"
+#include "../cpu/tuning.h"
 #ifdef CISDL_WITH_CUDA
 #include "../cuda/kernels.h"
 #endif
@@ -201,7 +201,8 @@ inline Parallel torch_threads() {
 template <class Args>
 void run(Op op, const Tensor& on, const ImplementationList<Args>& list, const Args& args) {
   if (on.device().is_cpu()) {
-    choose(op, list, args).run(args, torch_threads());
+    const Parallel threads = torch_threads();
+    tuning::choose_tuned(op, list, args, threads).run(args, threads);
     return;
   }
 #ifdef CISDL_WITH_CUDA

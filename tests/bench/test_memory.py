@@ -35,8 +35,8 @@ def test_a_temporary_tensor_is_counted() -> None:
         memory.in_a_child(CASE, function, "contiguous", torch.float32, 1)
         for function in (OPS["conv2d"].torch, wasteful)
     )
-    assert 0 < usual < WASTE
-    assert more >= WASTE
+    assert usual < WASTE / 2
+    assert more > 0.95 * WASTE, "the kernel counts pages in batches"
 
 
 def test_a_child_that_dies_is_a_sentence() -> None:

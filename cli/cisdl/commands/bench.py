@@ -69,6 +69,9 @@ class BenchCommand(click.Command):
 @click.option("--quick", is_flag=True, help="A part of the cases, a quarter of the time each.")
 @click.option("--compile", "compiled", is_flag=True, help="Against torch.compile, too.")
 @click.option(
+    "--tune", "tuned", is_flag=True, help="Implementations chosen by cisdl_ops.tune(), not by rule."
+)
+@click.option(
     "-o",
     "--json",
     "path",
@@ -86,6 +89,7 @@ def bench(
     threads: int | None,
     quick: bool,
     compiled: bool,
+    tuned: bool,
     path: Path | None,
     save: bool,
 ) -> None:
@@ -110,6 +114,7 @@ def bench(
 
     import torch
 
+    import cisdl_ops
     from cisdl import console
     from cisdl.bench import ceilings, results, table, timing
     from cisdl.bench.ops import Settings
@@ -125,6 +130,7 @@ def bench(
         effort=timing.QUICK if quick else timing.Effort(),
         clock=timing.clock_for(where),
     )
+    cisdl_ops.tune(tuned, cache=False)
     environment = describe(where, count)
     limits = ceilings.measure(where, settings.dtype)
     out = console.stdout()
@@ -145,6 +151,7 @@ def bench(
         "dtype": dtype,
         "quick": quick,
         "compile": compiled,
+        "tune": tuned,
     }
     found = results.Results(environment, options, limits, rows)
     out.print()
