@@ -13,8 +13,8 @@
 // first, and each panel of 32 output channels transforms its weights a part at a time, uses them at once, and
 // writes nothing but its outputs.
 //
-// When it wins: from about 32 channels on both sides on. Limits: float32 only; its rounding error is several times
-// that of a direct sum and grows with the channels summed over, so conv2d.cpp lists it for up to 128 of them. A
+// When it wins: from about 32 channels on both sides on. Limits: float32 only; its rounding error is a few
+// times that of a direct sum (sums over channels are chains of at most kChunk, so it does not grow with them). A
 // size that is not a multiple of 4 pays for whole tiles.
 #include "column_sums.h"
 #include "conv2d_bias_gradient.h"
@@ -49,43 +49,45 @@ TiledImages images(Layout layout, int64_t batch, int64_t channels, int64_t h, in
 
 // ------------------------------------------------------------------------------------------- the products
 
-// M[tile][column] for MR tiles by kPanel columns at one point: v is [chunk][tile][kChunk], u is [channel][kPanel].
+// M[tile][column] for MR tiles by kPanel columns at one point and one chunk: v is [tile][kChunk], u is
+// [channel][kPanel]. Every chunk is summed from zero before it is added to `m`: the transform's cancellation
+// magnifies what a longer chain would round off.
 template <int MR>
-CISDL_NOINLINE void product_tile(int64_t channels, const float* __restrict v, int64_t chunk_stride,
-                                 const float* __restrict u, float* __restrict m, int64_t ldm, bool accumulate) {
+CISDL_NOINLINE void product_tile(int64_t channels, const float* __restrict v, const float* __restrict u,
+                                 float* __restrict m, int64_t ldm, bool accumulate) {
   constexpr int W = kWidth<float>;
   V acc[MR][kTileVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-    for (int j = 0; j < kTileVectors; ++j) acc[i][j] = accumulate ? load(m + i * ldm + j * W) : zero<float>();
-  for (int64_t c0 = 0; c0 < channels; c0 += kChunk, v += chunk_stride) {
-    const int64_t count = smaller(kChunk, channels - c0);
-    for (int64_t c = 0; c < count; ++c, u += kPanel) {
-      V b[kTileVectors];
+    for (int j = 0; j < kTileVectors; ++j) acc[i][j] = zero<float>();
+  for (int64_t c = 0; c < channels; ++c, u += kPanel) {
+    V b[kTileVectors];
 #pragma GCC unroll 2
-      for (int j = 0; j < kTileVectors; ++j) b[j] = load(u + j * W);
+    for (int j = 0; j < kTileVectors; ++j) b[j] = load(u + j * W);
 #pragma GCC unroll 16
-      for (int i = 0; i < MR; ++i) {
-        const V a = set1(v[i * kChunk + c]);
+    for (int i = 0; i < MR; ++i) {
+      const V a = set1(v[i * kChunk + c]);
 #pragma GCC unroll 2
-        for (int j = 0; j < kTileVectors; ++j) acc[i][j] += a * b[j];
-      }
+      for (int j = 0; j < kTileVectors; ++j) acc[i][j] += a * b[j];
     }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-    for (int j = 0; j < kTileVectors; ++j) store(m + i * ldm + j * W, acc[i][j]);
+    for (int j = 0; j < kTileVectors; ++j) {
+      float* to = m + i * ldm + j * W;
+      store(to, accumulate ? acc[i][j] + load(to) : acc[i][j]);
+    }
 }
 
 template <int MR = kTileRows>
-CISDL_INLINE void product_rows(int64_t rows, int64_t channels, const float* v, int64_t chunk_stride,
-                               const float* u, float* m, int64_t ldm, bool accumulate) {
+CISDL_INLINE void product_rows(int64_t rows, int64_t channels, const float* v, const float* u, float* m,
+                               int64_t ldm, bool accumulate) {
   if (rows == MR) {
-    product_tile<MR>(channels, v, chunk_stride, u, m, ldm, accumulate);
+    product_tile<MR>(channels, v, u, m, ldm, accumulate);
   } else if constexpr (MR > 1) {
-    product_rows<MR - 1>(rows, channels, v, chunk_stride, u, m, ldm, accumulate);
+    product_rows<MR - 1>(rows, channels, v, u, m, ldm, accumulate);
   }
 }
 
@@ -98,12 +100,13 @@ struct Products {
   static int64_t elements(int64_t tiles) { return kPoints * stride_of(tiles); }
 };
 
-// Channels [c, c + count) of `v` against the panel u, [point][count][kPanel]; adds to `m` after the first part.
+// Channels [c, c + count) of `v`, at most a chunk, against the panel u, [point][count][kPanel]; adds to `m` after
+// the first chunk.
 void multiply(const TransformedTiles& v, int64_t c, int64_t count, const float* u, const Products& m) {
   const Parts panels = split_evenly(v.tiles, kTileRows, 1);
   for (int64_t point = 0; point < kPoints; ++point)
     for (int64_t t = 0; t < v.tiles; t += panels.size)
-      product_rows(smaller(panels.size, v.tiles - t), count, v.at(t, c) + point * v.point_stride, v.tiles * kChunk,
+      product_rows(smaller(panels.size, v.tiles - t), count, v.at(t, c) + point * v.point_stride,
                    u + point * count * kPanel, m.data + point * m.point_stride + t * kPanel, kPanel, c > 0);
 }
 
@@ -152,9 +155,8 @@ int64_t row_buffer(const TiledImages& x, const TiledImages& y) {
   return larger(kInTile * cols, kOutTile * (y.w + kWidth<float>)) * kWidth<float>;
 }
 
-constexpr int64_t kItemBytes = 768 << 10;      // of transformed inputs in an item
-constexpr int64_t kFewTileBytes = 6 << 20;     // of all transformed inputs, up to which they go first
-constexpr int64_t kPartChannels = 2 * kChunk;  // of a panel's weights that are transformed at a time
+constexpr int64_t kItemBytes = 768 << 10;   // of transformed inputs in an item
+constexpr int64_t kFewTileBytes = 6 << 20;  // of all transformed inputs, up to which they go first
 
 void transform_inputs(const Convolution& f, int64_t row, int64_t rows, const TransformedTiles& v, int64_t tile,
                       int64_t c, float* buffer) {
@@ -178,13 +180,13 @@ void inputs_first(const Convolution& f, const Parallel& par) {
       transform_inputs(f, i / blocks, 1, v, i / blocks * f.x.tile_cols, i % blocks * W, buffer);
   });
   parallel_for(par, ceil_div(f.y.channels, kPanel), 1, [&](int64_t begin, int64_t end) {
-    const int64_t u_size = kPoints * smaller(kPartChannels, f.x.channels) * kPanel;
+    const int64_t u_size = kPoints * smaller(kChunk, f.x.channels) * kPanel;
     float* u = static_cast<float*>(scratch(Scratch::local, (u_size + Products::elements(tiles)) * kBytes));
     float* buffer = static_cast<float*>(scratch(Scratch::extra, row_buffer(f.x, f.y) * kBytes));
     const Products m(u + u_size, tiles);
     for (int64_t k = begin * kPanel; k < smaller(end * kPanel, f.y.channels); k += kPanel) {
-      for (int64_t c = 0; c < f.x.channels; c += kPartChannels) {
-        const int64_t count = smaller(kPartChannels, f.x.channels - c);
+      for (int64_t c = 0; c < f.x.channels; c += kChunk) {
+        const int64_t count = smaller(kChunk, f.x.channels - c);
         transform_weights(f.w, k, c, count, u);
         multiply(v, c, count, u, m);
       }
@@ -196,7 +198,7 @@ void inputs_first(const Convolution& f, const Parallel& par) {
 void weights_first(const Convolution& f, const Parallel& par) {
   constexpr int64_t W = kWidth<float>;
   const int64_t channels = f.x.channels, panels = ceil_div(f.y.channels, kPanel);
-  const Parts parts = split_evenly(channels, kMaxChain, kChunk);
+  const Parts parts = Parts{ceil_div(channels, kChunk), kChunk};
   float* u = static_cast<float*>(scratch(Scratch::shared, panels * kPoints * channels * kPanel * kBytes));
   const auto weights_of = [&](int64_t panel, int64_t c) { return u + (panel * channels + c) * kPoints * kPanel; };
   parallel_for(par, panels * parts.count, 1, [&](int64_t begin, int64_t end) {
