@@ -13,10 +13,8 @@ namespace {
 
 extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)();
 
-// Winograd pays from so many channels on, on both sides. Its rounding error grows with the channels that a sum
-// runs over: up to kWinogradSum it is chosen by itself, for it keeps the rule of cisdl_ops/tolerance.py there. The
-// sums of the weight's gradient run over pixels and keep it anyway.
-constexpr int64_t kWinogradChannels = 32, kWinogradSum = 128;
+// Winograd pays from so many channels on, on both sides.
+constexpr int64_t kWinogradChannels = 32;
 
 template <class T>
 bool winograd_applies(const Conv2dProblem& p) {
@@ -26,7 +24,7 @@ bool winograd_applies(const Conv2dProblem& p) {
 }
 template <class T>
 bool winograd_forward_applies(const Conv2dForward<T>& args) {
-  return winograd_applies<T>(args.p) && args.p.in_channels <= kWinogradSum;
+  return winograd_applies<T>(args.p);
 }
 template <class T>
 void winograd_forward(const Conv2dForward<T>& args, const Parallel& par) {
@@ -34,7 +32,7 @@ void winograd_forward(const Conv2dForward<T>& args, const Parallel& par) {
 }
 template <class T>
 bool winograd_backward_input_applies(const Conv2dBackwardInput<T>& args) {
-  return winograd_applies<T>(args.p) && args.p.out_channels <= kWinogradSum;
+  return winograd_applies<T>(args.p);
 }
 template <class T>
 void winograd_backward_input(const Conv2dBackwardInput<T>& args, const Parallel& par) {
