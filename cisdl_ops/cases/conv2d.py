@@ -46,6 +46,16 @@ def conv2d_cases() -> Iterator[Case]:
     yield conv2d(test, "depthwise", (2, 17, 8, 9), (17, 1, 3, 3), groups=17, padding=1)
     yield conv2d(test, "depthwise_strided", (2, 8, 9, 9), (8, 1, 3, 3), groups=8, stride=2, padding=1)
     yield conv2d(test, "depthwise_multiplier", (1, 4, 7, 7), (12, 1, 3, 3), groups=4, dilation=2, padding=2)
+    # Groups within a vector: strips of every width, tiles that overlap, columns and lanes that are missing.
+    yield conv2d(test, "depthwise_5x5", (1, 18, 9, 15), (18, 1, 5, 5), groups=18, padding=2)
+    yield conv2d(
+        test, "depthwise_7x7_strided", (1, 16, 13, 18), (16, 1, 7, 7), groups=16, stride=2, padding=3
+    )
+    yield conv2d(test, "depthwise_dilated", (1, 16, 9, 12), (16, 1, 3, 3), groups=16, dilation=2, padding=2)
+    yield conv2d(test, "depthwise_even", (2, 16, 5, 17), (16, 1, 2, 4), groups=16, padding=(1, 2))
+    yield conv2d(test, "groups_of_2", (2, 22, 6, 23), (22, 2, 3, 3), groups=11, padding=1, stride=(1, 2))
+    yield conv2d(test, "groups_of_4", (1, 20, 9, 8), (20, 4, 3, 3), groups=5, padding=1)
+    yield conv2d(test, "groups_of_8", (2, 24, 5, 9), (24, 8, 3, 2), groups=3, padding=1, stride=2)
     yield conv2d(
         test,
         "everything",

@@ -48,12 +48,39 @@ void winograd_backward_weight(const Conv2dBackwardWeight<T>& args, const Paralle
   if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->backward_weight(args, par);
 }
 
+extern "C" const LaneGroupFamily* CISDL_CONCAT(cisdl_, lane_groups, CISDL_ISA)();
+
+template <class T>
+const LaneGroupKernels<T>& lane_groups() {
+  const LaneGroupFamily& family = *CISDL_CONCAT(cisdl_, lane_groups, CISDL_ISA)();
+  if constexpr (std::is_same_v<T, float>)
+    return family.f32;
+  else
+    return family.f64;
+}
+template <class Args, class T>
+bool lane_groups_apply(const Args& args) {
+  return lane_groups<T>().applies(args.p, args.layout);
+}
+template <class T>
+void lane_groups_forward(const Conv2dForward<T>& args, const Parallel& par) {
+  lane_groups<T>().forward(args, par);
+}
+template <class T>
+void lane_groups_backward_input(const Conv2dBackwardInput<T>& args, const Parallel& par) {
+  lane_groups<T>().backward_input(args, par);
+}
+template <class T>
+void lane_groups_backward_weight(const Conv2dBackwardWeight<T>& args, const Parallel& par) {
+  lane_groups<T>().backward_weight(args, par);
+}
+
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
     {"winograd", winograd_forward_applies<T>, winograd_forward<T>},
+    {"lane_groups", lane_groups_apply<Conv2dForward<T>, T>, lane_groups_forward<T>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
-    {"depthwise", conv2d_is_nhwc_depthwise<Conv2dForward<T>>, conv2d_depthwise_forward<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dForward<T>>, conv2d_nhwc_forward<T>},
     {"plain", conv2d_always<Conv2dForward<T>>, conv2d_plain_forward<T>},
 };
@@ -61,9 +88,9 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
     {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>},
+    {"lane_groups", lane_groups_apply<Conv2dBackwardInput<T>, T>, lane_groups_backward_input<T>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
-    {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardInput<T>>, conv2d_depthwise_backward_input<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardInput<T>>, conv2d_nhwc_backward_input<T>},
     {"plain", conv2d_always<Conv2dBackwardInput<T>>, conv2d_plain_backward_input<T>},
 };
@@ -71,9 +98,9 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
     {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>},
+    {"lane_groups", lane_groups_apply<Conv2dBackwardWeight<T>, T>, lane_groups_backward_weight<T>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},
-    {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardWeight<T>>, conv2d_depthwise_backward_weight<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardWeight<T>>, conv2d_nhwc_backward_weight<T>},
     {"plain", conv2d_always<Conv2dBackwardWeight<T>>, conv2d_plain_backward_weight<T>},
 };

@@ -1,9 +1,9 @@
 // What each CPU source exports: one table of implementation lists per op family.
 //
-// linear.cpp, conv2d.cpp, pool2d.cpp, lstm_cell.cpp and recurrent.cpp are compiled once per instruction set with
-// -DCISDL_ISA=<name> and export a single symbol each, `cisdl_<family>_<isa>`, through CISDL_EXPORT. All else in
-// those objects lies in anonymous namespaces: a linker that merged an inline function compiled for AVX-512 into
-// the copy that old CPUs run would end in SIGILL. tests/packaging checks it with nm.
+// linear.cpp, conv2d.cpp, lane_groups.cpp, pool2d.cpp, lstm_cell.cpp and recurrent.cpp are compiled once per
+// instruction set with -DCISDL_ISA=<name> and export a single symbol each, `cisdl_<family>_<isa>`, through
+// CISDL_EXPORT. All else in those objects lies in anonymous namespaces: a linker that merged an inline function
+// compiled for AVX-512 into the copy that old CPUs run would end in SIGILL. tests/packaging checks it with nm.
 #pragma once
 
 #include "../common/implementation.h"
@@ -30,6 +30,16 @@ struct WinogradKernels {
   void (*forward)(const Conv2dForward<float>&, const Parallel&);
   void (*backward_input)(const Conv2dBackwardInput<float>&, const Parallel&);
   void (*backward_weight)(const Conv2dBackwardWeight<float>&, const Parallel&);
+};
+
+// Grouped convolutions whose groups fit in a vector (lane_groups.cpp), in an object of their own; conv2d.cpp lists
+// them.
+template <class T>
+struct LaneGroupKernels {
+  bool (*applies)(const Conv2dProblem&, Layout);
+  void (*forward)(const Conv2dForward<T>&, const Parallel&);
+  void (*backward_input)(const Conv2dBackwardInput<T>&, const Parallel&);
+  void (*backward_weight)(const Conv2dBackwardWeight<T>&, const Parallel&);
 };
 
 template <class T>
@@ -77,6 +87,7 @@ struct Family {
 
 using LinearFamily = Family<LinearKernels>;
 using Conv2dFamily = Family<Conv2dKernels>;
+using LaneGroupFamily = Family<LaneGroupKernels>;
 using Pool2dFamily = Family<Pool2dKernels>;
 using LstmCellFamily = Family<LstmCellKernels>;
 using RecurrentFamily = Family<RecurrentKernels>;
