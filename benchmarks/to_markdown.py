@@ -2,13 +2,15 @@
 
     python benchmarks/to_markdown.py benchmarks/A.json [benchmarks/B.json ...]
 
-The section lies between the two markers in README.md; the first names the files, so running without arguments
-renews it from the same ones. No figure in it is typed by hand.
+The section lies between the two markers in README.md; the first names the files, so running without
+arguments renews it from the same ones. Files of timings become columns; one of `cisdl bench memory` becomes a
+sentence. No figure in it is typed by hand. The two charts are those of `cisdl bench chart` with the first file.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 SECTION = re.compile(r"<!-- bench: (?P<files>[^>]*) -->\n.*?<!-- end of bench -->", re.DOTALL)
 WORST = 8
+NETWORKS = ("lenet", "alexnet", "vgg16", "resnet18", "squeezenet", "mobilenet", "unet", "dcgan")
 
 
 def geometric_means(result: dict[str, Any]) -> dict[tuple[str, str], float]:
@@ -34,10 +37,11 @@ def verdicts(result: dict[str, Any], op: str, part: str) -> str:
 
 
 def label(result: dict[str, Any]) -> str:
-    """What distinguishes a file from the next: its threads, and whether it holds only some of the cases."""
+    """What distinguishes a file from the next: threads, instruction set, whether it holds all cases."""
     threads = result["environment"]["threads"]
+    isa = result["environment"]["isa"]
     some = ", some of the cases" if result["options"]["quick"] else ""
-    return f"{threads} thread{'s' if threads > 1 else ''}{some}"
+    return f"{isa}, {threads} thread{'s' if threads > 1 else ''}{some}"
 
 
 def losses(result: dict[str, Any]) -> list[str]:
@@ -46,9 +50,54 @@ def losses(result: dict[str, Any]) -> list[str]:
     return [f"`{r['case']}` {r['part']} {r['speedup']['value']:.2f}" for r in rows]
 
 
+def networks(results: list[dict[str, Any]]) -> list[str]:
+    """A table: the geometric mean over a network's layers, their passes summed, and its slowest layer."""
+    if not results[0].get("networks"):
+        return []
+    lines = [
+        "Layers of networks, all passes of a layer summed (forward and gradients, as training runs them): "
+        "geometric mean and, in brackets, the slowest layer.",
+        "",
+        "| network | " + " | ".join(map(label, results)) + " |",
+        "|---" * (len(results) + 1) + "|",
+    ]
+    names = [*results[0]["networks"], "all"]
+    for name in names:
+        cells = []
+        for result in results:
+            found = result.get("networks", {})
+            chosen = found if name == "all" else {name: found.get(name, {"layers": {}})}
+            speedups = [value for one in chosen.values() for value in one["layers"].values()]
+            mean = math.exp(sum(map(math.log, speedups)) / len(speedups)) if speedups else None
+            cells.append("-" if mean is None else f"{mean:.2f}x ({min(speedups):.2f}x)")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def memory(result: dict[str, Any]) -> list[str]:
+    """A sentence on peak memory: the worst case, and each network's largest layer."""
+    rows = result["rows"]
+    worst = max(rows, key=lambda row: row["ours_bytes"] / row["torch_bytes"])
+    largest = {}
+    for row in rows:
+        network = row["case"].split("/")[1].split("_")[0]
+        if network in NETWORKS:
+            ours, theirs = largest.get(network, (0, 0))
+            largest[network] = (max(ours, row["ours_bytes"]), max(theirs, row["torch_bytes"]))
+    each = ", ".join(f"{name} {ours / theirs:.2f}" for name, (ours, theirs) in largest.items())
+    return [
+        "Peak memory of forward and backward, ours over torch's, of the largest layer of each network: "
+        f"{each}; of any one case at most {worst['ours_bytes'] / worst['torch_bytes']:.2f} (`{worst['case']}` in "
+        f"{worst['layout']}).",
+        "",
+    ]
+
+
 def section(paths: list[Path]) -> str:
     """The markdown between the markers, markers included."""
-    results = [json.loads(path.read_text()) for path in paths]
+    contents = [json.loads(path.read_text()) for path in paths]
+    results = [content for content in contents if "ceilings" in content]
+    memories = [content for content in contents if "ceilings" not in content]
     lines = [f"<!-- bench: {' '.join(str(p.relative_to(ROOT)) for p in paths)} -->"]
     environment = results[0]["environment"]
     lines += [
@@ -66,6 +115,9 @@ def section(paths: list[Path]) -> str:
             cells.append("-" if mean is None else f"{mean:.2f}x ({verdicts(result, op, part)})")
         lines.append(f"| {op} {part.replace('_', ' ')} | " + " | ".join(cells) + " |")
     lines.append("")
+    lines += networks(results)
+    for result in memories:
+        lines += memory(result)
     for result in results:
         lost = losses(result)
         shown = ", ".join(lost[:WORST]) or "none"

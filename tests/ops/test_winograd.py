@@ -18,7 +18,7 @@ def case(batch: int, channels: int, height: int, width: int, out: int, padding: 
     return Case("conv2d", f"winograd_{batch}x{channels}x{height}x{width}_{out}", shapes, {"padding": padding})
 
 
-# Few tiles (inputs first); many (weights first, several blocks of the weight's gradient); sums of several chunks.
+# Few tiles (inputs first); many (weights first, several blocks of the weight's gradient); sums of chunks.
 SHAPES = {
     "few tiles": case(2, 48, 14, 14, 80),
     "many tiles": case(5, 40, 47, 61, 36),

@@ -1,13 +1,14 @@
-"""`cisdl bench [GLOB]` and `cisdl bench compare A B`."""
+"""`cisdl bench [GLOB]`; `cisdl bench chart`, `compare` and `memory` lie in files of their own."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cisdl.errors import BuildError, DeviceError, GoalMissedError, UsageError, did_you_mean
+from cisdl.errors import BuildError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cisdl_ops.cases import Case
 
 MODEL_PREFIX = "model/"
+OTHERS = ("chart", "compare", "memory")
 LAYOUT_CHOICES = {
     "best": ("contiguous", "channels_last"),
     "each": ("contiguous", "channels_last"),
@@ -26,14 +28,16 @@ LAYOUT_CHOICES = {
 
 
 class BenchCommand(click.Command):
-    """A command whose first argument `compare` or `memory` leads to another."""
+    """A command whose first argument may be the name of another: `bench compare` and its like."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        others = {"compare": compare, "memory": memory}
-        if args and args[0] in others:
-            return others[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        if args and args[0] in OTHERS:
+            other: click.Command = getattr(
+                importlib.import_module(f"cisdl.commands.bench_{args[0]}"), args[0]
+            )
+            return other.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -98,7 +102,8 @@ def bench(
     GLOB chooses cases by op, name or op/name; models are model/NAME. Each case is verified first and a wrong
     kernel is not timed (exit code 5). Ours and torch's take turns in one process; a difference that the
     measurement cannot tell from noise is called even. `cisdl bench compare A.json B.json` holds two files
-    against each other; `cisdl bench memory [GLOB]` measures peak memory instead of time.
+    against each other, `cisdl bench chart A.json` draws one, and `cisdl bench memory [GLOB]` measures peak
+    memory instead of time.
 
     \b
     Examples:
@@ -260,101 +265,3 @@ def headline(environment: dict[str, Any], dtype: str) -> str:
     return (
         f"{environment['processor']}, {environment['isa']}, {threads}, {dtype}, torch {environment['torch']}"
     )
-
-
-@click.command(name="memory")
-@click.argument("pattern", default="*", metavar="[GLOB]")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: all cores]")
-@click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-<threads>-memory-<date>.json.")
-def memory(pattern: str, dtype: str, threads: int | None, save: bool) -> None:
-    """Peak memory of forward and backward of each case, ours beside torch's, in both layouts.
-
-    Every measurement is a process of its own that starts empty. Works on Linux, on the CPU.
-
-    \b
-    Example:
-      cisdl bench memory 'conv2d/vgg16*'
-    """
-    import os
-
-    from cisdl import console
-    from cisdl.bench import memory as measuring
-    from cisdl.bench import results, table
-
-    if not measuring.measurable():
-        raise DeviceError("bench memory: expected Linux, whose /proc tells the peak of a process's memory")
-    cases, _ = chosen(pattern, quick=False)
-    if not cases:
-        raise UsageError(f"bench memory: no case matches '{pattern}'; models are not measured")
-
-    import torch
-
-    count = threads or os.cpu_count() or 1
-    peaks = []
-    for done, case in enumerate(cases, 1):
-        console.say(f"[{done}/{len(cases)}] {case.id}")
-        peaks += list(measuring.measure(case, getattr(torch, dtype), count))
-    environment = describe(torch.device("cpu"), count)
-    out = console.stdout()
-    out.print(headline(environment, dtype), markup=False)
-    out.print(table.memory_table(peaks))
-    out.print(table.memory_summary(peaks), markup=False)
-    if save:
-        target = results.default_path(environment["processor"], count, "memory")
-        results.write(
-            {
-                "schema": results.SCHEMA,
-                "environment": environment,
-                "options": {"pattern": pattern, "dtype": dtype},
-                "rows": [peak.as_json() for peak in peaks],
-            },
-            target,
-        )
-        console.say(f"wrote {target}")
-
-
-@click.command(name="compare")
-@click.argument("before", type=click.Path(path_type=Path), metavar="A.json")
-@click.argument("after", type=click.Path(path_type=Path), metavar="B.json")
-@click.option("--threshold", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True,
-              help="How much slower, relative to torch beside it, is a regression.")  # fmt: skip
-def compare(before: Path, after: Path, threshold: float) -> None:
-    """Hold two files of `cisdl bench --json` against each other; exits with 4 if B is slower.
-
-    Speed-ups over torch are compared, not times: torch ran beside ours in both. A row is a regression if it
-    lost more than the threshold and the two intervals do not overlap.
-    """
-    from rich.table import Table
-
-    from cisdl import console
-    from cisdl.bench import compare as comparing
-    from cisdl.bench import results
-
-    a, b = results.read(before), results.read(after)
-    differing = comparing.different_machine(a, b)
-    if differing:
-        console.say(f"these files are from different machines or settings: {', '.join(differing)}")
-    found = comparing.changes(a, b)
-    if not found:
-        raise UsageError(f"{before} and {after} have no case in common")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("case and pass", no_wrap=True)
-    for name in ("before", "after", "change", ""):
-        table.add_column(name, justify="right")
-    slower = [change for change in found if change.regressed(threshold)]
-    for change in found:
-        verdict = "[red]slower[/red]" if change in slower else ("" if change.apart else "[dim]even[/dim]")
-        table.add_row(
-            change.id, f"{change.before:.2f}x", f"{change.after:.2f}x", f"{change.factor - 1:+.0%}", verdict
-        )
-    console.stdout().print(table)
-    gone = comparing.missing(a, b)
-    if gone:
-        console.say(f"only in {before}: {', '.join(gone)}")
-    if slower:
-        worst = min(slower, key=lambda change: change.factor)
-        raise GoalMissedError(
-            f"{len(slower)} of {len(found)} rows got slower by more than {threshold:.0%}, "
-            f"the worst {worst.id} from {worst.before:.2f}x to {worst.after:.2f}x of torch"
-        )
