@@ -3,8 +3,8 @@
     python benchmarks/to_markdown.py benchmarks/A.json [benchmarks/B.json ...]
 
 The section lies between the two markers in README.md; the first names the files, so running without
-arguments renews it from the same ones. Files of timings become columns; one of `cisdl bench memory` becomes a
-sentence. No figure in it is typed by hand. The two charts are those of `cisdl bench chart` with the first file.
+arguments renews it from the same ones. Files of timings become columns; one of `cisdl bench memory` is a
+sentence. No figure is typed by hand. The two charts are those of `cisdl bench chart` with the first file.
 """
 
 from __future__ import annotations
@@ -85,9 +85,10 @@ def memory(result: dict[str, Any]) -> list[str]:
             ours, theirs = largest.get(network, (0, 0))
             largest[network] = (max(ours, row["ours_bytes"]), max(theirs, row["torch_bytes"]))
     each = ", ".join(f"{name} {ours / theirs:.2f}" for name, (ours, theirs) in largest.items())
+    most = worst["ours_bytes"] / worst["torch_bytes"]
     return [
         "Peak memory of forward and backward, ours over torch's, of the largest layer of each network: "
-        f"{each}; of any one case at most {worst['ours_bytes'] / worst['torch_bytes']:.2f} (`{worst['case']}` in "
+        f"{each}; of any one case at most {most:.2f} (`{worst['case']}` in "
         f"{worst['layout']}).",
         "",
     ]
