@@ -11,7 +11,7 @@
 namespace cisdl {
 namespace {
 
-constexpr int64_t kBlockBytes = 6 << 20;  // of transformed inputs and gradients that are multiplied together
+constexpr int64_t kBlockBytes = 12 << 20;  // of transformed inputs and gradients that are multiplied together
 constexpr int kGradRows = kNumRegisters == 32 ? 6 : 4;
 constexpr int kGradVectors = kNumRegisters == 32 ? 4 : 2;
 constexpr int64_t kGradPanel = kGradVectors * kWidth<float>;
