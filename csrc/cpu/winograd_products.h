@@ -41,6 +41,8 @@ CISDL_NOINLINE void product_tile(int64_t channels, const float* __restrict v, co
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) acc[i][j] = zero<float>();
   for (int64_t c = 0; c < channels; ++c, u += kPanel) {
+    __builtin_prefetch(v + 2 * MR * kChunk + c * 16);
+    __builtin_prefetch(m + c * 16);
     V b[kTileVectors];
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) b[j] = load(u + j * W);

@@ -11,7 +11,7 @@
 namespace cisdl {
 namespace {
 
-constexpr int64_t kBlockBytes = 6 << 20;  // of transformed inputs and gradients that are multiplied together
+constexpr int64_t kBlockBytes = 12 << 20;  // of transformed inputs and gradients that are multiplied together
 constexpr int kGradRows = kNumRegisters == 32 ? 6 : 4;
 constexpr int kGradVectors = kNumRegisters == 32 ? 4 : 2;
 constexpr int64_t kGradPanel = kGradVectors * kWidth<float>;
@@ -20,7 +20,7 @@ static_assert(kChunk % kGradPanel == 0);
 // m[row][column] = sum over tiles of d[tile][row] v[tile][column]; rows of both are kChunk apart.
 template <int MR>
 CISDL_NOINLINE void gradient_tile(int64_t tiles, const float* __restrict d, const float* __restrict v,
-                                  float* __restrict m) {
+                                  float* __restrict m, const float* next) {
   constexpr int W = kWidth<float>;
   V acc[MR][kGradVectors];
 #pragma GCC unroll 8
@@ -28,6 +28,7 @@ CISDL_NOINLINE void gradient_tile(int64_t tiles, const float* __restrict d, cons
 #pragma GCC unroll 4
     for (int j = 0; j < kGradVectors; ++j) acc[i][j] = zero<float>();
   for (int64_t t = 0; t < tiles; ++t, d += kChunk, v += kChunk) {
+    __builtin_prefetch(next + t * 16, 0, 2);
     V b[kGradVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < kGradVectors; ++j) b[j] = load(v + j * W);
@@ -45,11 +46,12 @@ CISDL_NOINLINE void gradient_tile(int64_t tiles, const float* __restrict d, cons
 }
 
 template <int MR = kGradRows>
-CISDL_INLINE void gradient_rows(int64_t rows, int64_t tiles, const float* d, const float* v, float* m) {
+CISDL_INLINE void gradient_rows(int64_t rows, int64_t tiles, const float* d, const float* v, float* m,
+                                const float* next) {
   if (rows == MR) {
-    gradient_tile<MR>(tiles, d, v, m);
+    gradient_tile<MR>(tiles, d, v, m, next);
   } else if constexpr (MR > 1) {
-    gradient_rows<MR - 1>(rows, tiles, d, v, m);
+    gradient_rows<MR - 1>(rows, tiles, d, v, m, next);
   }
 }
 
@@ -99,13 +101,17 @@ constexpr int64_t kGradStride = kChunk * kGradPanel + 48;
 void multiply_tiles(const TransformedTiles& d, const TransformedTiles& v, int64_t k, int64_t rows, int64_t c,
                     float* m) {
   const int64_t parts = ceil_div(rows, kGradRows);
-  for (int64_t point = 0; point < kPoints; ++point)
+  for (int64_t point = 0; point < kPoints; ++point) {
+    const float *from_d = d.at(k) + point * d.point_stride, *from_v = v.at(c) + point * v.point_stride;
+    const int64_t tiles = v.block.tiles_at(point / kSide, point % kSide);
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t row = part * rows / parts;
-      gradient_rows((part + 1) * rows / parts - row, v.block.tiles_at(point / kSide, point % kSide),
-                    d.at(k) + point * d.point_stride + row, v.at(c) + point * v.point_stride,
-                    m + point * kGradStride + row * kGradPanel);
+      const float* next = part < 4 ? from_v + v.point_stride + part * tiles * 16
+                                   : from_d + d.point_stride + (part - 4) * tiles * 16;
+      gradient_rows((part + 1) * rows / parts - row, tiles, from_d + row, from_v,
+                    m + point * kGradStride + row * kGradPanel, next);
     }
+  }
 }
 
 void store_gradients(const Conv2dBackwardWeight<float>& a, int64_t k, int64_t rows, int64_t c, const float* m,
@@ -113,6 +119,16 @@ void store_gradients(const Conv2dBackwardWeight<float>& a, int64_t k, int64_t ro
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t col = 0; col < smaller(kGradPanel, a.p.in_channels - c); col += kWidth<float>)
       store_gradient(a, k + row, c + col, m + row * kGradPanel + col, kGradStride, accumulate);
+}
+
+void transform_input(const Conv2dBackwardWeight<float>& a, const TiledImages& x, int64_t row, int64_t c,
+                     const TransformedTiles& v, float* buffer) {
+  transform_tiles<2>(x, a.input, a.p.pad_top, a.p.pad_left, row, 1, c, v, buffer, by_input);
+}
+
+void transform_grad_output(const Conv2dBackwardWeight<float>& a, const TiledImages& y, int64_t row, int64_t c,
+                           const TransformedTiles& d, float* buffer) {
+  transform_tiles<0>(y, a.grad_output, 0, 0, row, 1, c, d, buffer, by_filter);
 }
 
 void backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& par) {
@@ -136,9 +152,9 @@ void backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& par) 
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row = block.row + i / groups, group = i % groups;
         if (group < x_groups)
-          transform_tiles<2>(x, a.input, p.pad_top, p.pad_left, row, 1, group * W, v, buffer, by_input);
+          transform_input(a, x, row, group * W, v, buffer);
         else
-          transform_tiles<0>(y, a.grad_output, 0, 0, row, 1, (group - x_groups) * W, d, buffer, by_filter);
+          transform_grad_output(a, y, row, (group - x_groups) * W, d, buffer);
       }
     });
     // An item: kChunk output channels by a panel of input channels.
