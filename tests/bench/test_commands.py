@@ -194,10 +194,14 @@ def test_compare_refuses_what_is_not_a_benchmark(tmp_path: Path, capsys: pytest.
 
 
 def test_default_path_names_the_processor_and_the_threads() -> None:
-    path = results.default_path("AMD EPYC(TM) 9B45 @ 2.6GHz", 1)
+    environment = {"processor": "AMD EPYC(TM) 9B45 @ 2.6GHz", "isa": "avx2", "threads": 1, "device": "cpu"}
+    path = results.default_path(environment)
     assert path.parent == Path("benchmarks")
-    assert path.name.startswith("amd-epyc-tm-9b45-2-6ghz-1-thread-20")
-    assert results.default_path("x", 2, "memory").name.startswith("x-2-threads-memory-20")
+    assert path.name.startswith("amd-epyc-tm-9b45-2-6ghz-avx2-1-thread-20")
+    more = results.default_path({**environment, "threads": 2}, "memory")
+    assert "-avx2-2-threads-memory-20" in more.name
+    gpu = results.default_path({**environment, "processor": "NVIDIA H200", "device": "cuda"})
+    assert gpu.name.startswith("nvidia-h200-20")
 
 
 def test_a_file_keeps_the_numbers_of_a_timing_in_one_line(tmp_path: Path) -> None:

@@ -176,10 +176,15 @@ class Results:
         }
 
 
-def default_path(processor: str, threads: int, kind: str = "") -> Path:
-    """benchmarks/<processor>-<threads>-<kind>-<date>.json, below the current directory."""
-    count = f"{threads} thread{'s' if threads > 1 else ''}"
-    name = re.sub(r"[^a-z0-9]+", "-", f"{processor} {count} {kind}".lower()).strip("-")
+def default_path(environment: dict[str, Any], kind: str = "") -> Path:
+    """benchmarks/<processor>-<isa>-<threads>-<kind>-<date>.json, below the current directory.
+
+    On a GPU, whose name is the processor, neither instruction set nor threads matter.
+    """
+    threads = environment["threads"]
+    on_cpu = f"{environment['isa']} {threads} thread{'s' if threads > 1 else ''}"
+    words = [environment["processor"], on_cpu if environment["device"] == "cpu" else "", kind]
+    name = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
     return Path("benchmarks") / f"{name}-{datetime.now(timezone.utc):%Y-%m-%d}.json"
 
 

@@ -83,7 +83,7 @@ class BenchCommand(click.Command):
     metavar="PATH",
     help="Write every figure there as JSON.",
 )
-@click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-<threads>-<date>.json.")
+@click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-...-<date>.json.")
 def bench(
     pattern: str,
     mode: str,
@@ -169,7 +169,7 @@ def bench(
     out.print(table.notes(found), style="dim", markup=False)
     for target in [
         *([path] if path else []),
-        *([results.default_path(environment["processor"], count, "quick" if quick else "")] if save else []),
+        *([results.default_path(environment, "quick" if quick else "")] if save else []),
     ]:
         results.write(found.as_json(), target)
         console.say(f"wrote {target}")

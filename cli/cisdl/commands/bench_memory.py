@@ -11,7 +11,7 @@ from cisdl.errors import DeviceError, UsageError
 @click.argument("pattern", default="*", metavar="[GLOB]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: all cores]")
-@click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-<threads>-memory-<date>.json.")
+@click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-...-memory-<date>.json.")
 def memory(pattern: str, dtype: str, threads: int | None, save: bool) -> None:
     """Peak memory of forward and backward of each case, ours beside torch's, in both layouts.
 
@@ -47,7 +47,7 @@ def memory(pattern: str, dtype: str, threads: int | None, save: bool) -> None:
     out.print(table.memory_table(peaks))
     out.print(table.memory_summary(peaks), markup=False)
     if save:
-        target = results.default_path(environment["processor"], count, "memory")
+        target = results.default_path(environment, "memory")
         results.write(
             {
                 "schema": results.SCHEMA,
