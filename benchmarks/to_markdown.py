@@ -16,11 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cisdl_ops.cases import CASES, NETWORKS
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 SECTION = re.compile(r"<!-- bench: (?P<files>[^>]*) -->\n.*?<!-- end of bench -->", re.DOTALL)
 WORST = 8
-NETWORKS = ("lenet", "alexnet", "vgg16", "resnet18", "squeezenet", "mobilenet", "unet", "dcgan")
 
 
 def geometric_means(result: dict[str, Any]) -> dict[tuple[str, str], float]:
@@ -74,6 +75,28 @@ def networks(results: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
+def wide_3x3(result: dict[str, Any]) -> list[str]:
+    """A sentence on the convolutions that most networks spend their time in."""
+    layers = {}
+    for case in CASES:
+        weight, stride = case.shapes.get("weight", ()), case.kwargs.get("stride", 1)
+        if case.op == "conv2d" and weight[2:] == (3, 3) and stride == 1 and min(weight[:2]) >= 64:
+            rows = [row for row in result["rows"] if row["case"] == case.id]
+            if len(rows) == 3 and case.kwargs.get("dilation", 1) == 1:
+                ours = sum(row["ours_seconds"] for row in rows)
+                layers[case.id] = sum(row["torch_seconds"] for row in rows) / ours
+    if not layers:
+        return []
+    mean = math.exp(sum(map(math.log, layers.values())) / len(layers))
+    worst = min(layers, key=layers.__getitem__)
+    return [
+        f"3x3 convolutions of stride 1 with 64 channels or more on both sides, {label(result)}, forward and "
+        f"both gradients summed: {mean:.2f}x over {len(layers)} layers, the slowest {layers[worst]:.2f}x "
+        f"(`{worst}`).",
+        "",
+    ]
+
+
 def memory(result: dict[str, Any]) -> list[str]:
     """A sentence on peak memory: the worst case, and each network's largest layer."""
     rows = result["rows"]
@@ -117,6 +140,8 @@ def section(paths: list[Path]) -> str:
         lines.append(f"| {op} {part.replace('_', ' ')} | " + " | ".join(cells) + " |")
     lines.append("")
     lines += networks(results)
+    for result in results:
+        lines += wide_3x3(result)
     for result in memories:
         lines += memory(result)
     for result in results:

@@ -58,8 +58,8 @@ def gather() -> dict[str, Any]:
         "variables": {
             name: value
             for name, value in sorted(os.environ.items())
-            if name.startswith("CISDL_")
-            or name in {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"}
+            if name.startswith(("CISDL_", "ATEN_CPU_", "DNNL_", "MKL_", "OMP_", "ONEDNN_"))
+            or name == "CUDA_VISIBLE_DEVICES"
         },
         "kernels": kernels(),
     }

@@ -167,9 +167,12 @@ def bench(
         out.print()
     out.print(table.losses_text(found), markup=False)
     out.print(table.notes(found), style="dim", markup=False)
+    kind = " ".join(
+        word for word, said in (("quick", quick), ("each layout", layout == "each"), ("tuned", tuned)) if said
+    )
     for target in [
         *([path] if path else []),
-        *([results.default_path(environment, "quick" if quick else "")] if save else []),
+        *([results.default_path(environment, kind)] if save else []),
     ]:
         results.write(found.as_json(), target)
         console.say(f"wrote {target}")
