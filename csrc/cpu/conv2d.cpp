@@ -18,9 +18,9 @@ constexpr int64_t kWinogradChannels = 32;
 
 template <class T>
 bool winograd_applies(const Conv2dProblem& p) {
-  return std::is_same_v<T, float> && p.kernel_h == 3 && p.kernel_w == 3 && p.stride_h == 1 && p.stride_w == 1 &&
-         p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 && p.in_channels >= kWinogradChannels &&
-         p.out_channels >= kWinogradChannels;
+  return std::is_same_v<T, float> && p.kernel_h == p.kernel_w && (p.kernel_h == 3 || p.kernel_h == 5) &&
+         p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 &&
+         p.in_channels >= kWinogradChannels && p.out_channels >= kWinogradChannels;
 }
 template <class T>
 bool winograd_forward_applies(const Conv2dForward<T>& args) {
@@ -77,7 +77,7 @@ void lane_groups_backward_weight(const Conv2dBackwardWeight<T>& args, const Para
 
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
-    {"winograd", winograd_forward_applies<T>, winograd_forward<T>},
+    {"winograd", winograd_forward_applies<T>, winograd_forward<T>, false},
     {"lane_groups", lane_groups_apply<Conv2dForward<T>, T>, lane_groups_forward<T>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
@@ -87,7 +87,7 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
-    {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>},
+    {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>, false},
     {"lane_groups", lane_groups_apply<Conv2dBackwardInput<T>, T>, lane_groups_backward_input<T>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
@@ -97,7 +97,7 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
-    {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>},
+    {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>, false},
     {"lane_groups", lane_groups_apply<Conv2dBackwardWeight<T>, T>, lane_groups_backward_weight<T>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},

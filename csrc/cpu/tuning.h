@@ -42,6 +42,11 @@ std::string problem_name(Op op, const Args<T>& args, int threads) {
   return name;
 }
 
+template <class Args>
+bool allowed(const Implementation<Args>& entry, const Args& args) {
+  return entry.applicable(args) && (entry.direct || !strict());
+}
+
 constexpr double kEnough = 2e-3;  // seconds: repeat until one implementation ran that long
 constexpr int kMostRuns = 20;
 constexpr double kHopeless = 2.0;  // slower than that many times the best so far: not run again
@@ -71,7 +76,7 @@ const Implementation<Args>& measure(const ImplementationList<Args>& list, const 
   double best = kNoise * seconds_of(by_rule, args, parallel, std::numeric_limits<double>::infinity());
   for (int i = 0; i < list.size; ++i) {
     const Implementation<Args>& entry = list.items[i];
-    if (&entry == &by_rule || !entry.applicable(args)) continue;
+    if (&entry == &by_rule || !allowed(entry, args)) continue;
     const double seconds = seconds_of(entry, args, parallel, best);
     if (seconds < best) {
       fastest = &entry;
@@ -91,7 +96,7 @@ const Implementation<Args>& choose_tuned(Op op, const ImplementationList<Args>& 
   const Implementation<Args>* found = nullptr;
   if (const char* name = choice(problem)) {
     for (int i = 0; i < list.size && !found; ++i)
-      if (same_name(list.items[i].name, name) && list.items[i].applicable(args)) found = &list.items[i];
+      if (same_name(list.items[i].name, name) && allowed(list.items[i], args)) found = &list.items[i];
   }
   if (!found) {
     found = &measure(list, by_rule, args, parallel);

@@ -1,4 +1,5 @@
-// 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3): four times fewer products than the definition has.
+// 3x3 and 5x5 convolutions of stride 1 by Winograd's F(4x4, 3x3): four (3.3) times fewer products than the
+// definition.
 //
 //   forward          y  = A^T [ sum_c (G w) . (B^T x) ] A           per tile of 4x4 outputs, from 6x6 inputs
 //   backward_input   the same, of grad_output with the kernel turned around and channels swapped
@@ -13,8 +14,12 @@
 // beyond the cache. There the inputs of a larger block are transformed first, and each panel of 32 output channels
 // transforms its weights a chunk at a time, uses them at once, and writes nothing but its outputs.
 //
-// When it wins: from about 32 channels on both sides on. Limits: float32 only; its rounding error is a few times
-// that of a direct sum (sums over channels are chains of at most kChunk, so it does not grow with them).
+// A 5x5 kernel is four pieces, of 3x3, 3x2, 2x3 and 2x2 taps: they are like further channels, each with its own
+// transform of the inputs.
+//
+// When it wins: from about 32 channels on both sides on. Limits: float32 only; its rounding error is
+// a few times that of a direct sum (sums over channels are chains of at most kChunk, so it does not grow with
+// them).
 #include "winograd_products.h"
 #include "winograd_weight_gradient.h"
 
@@ -28,15 +33,20 @@ struct Convolution {
   Weights w;
   const float* bias;
   float* output;
+
+  // The inputs of a block that meet a piece of the kernel.
+  TransformedTiles tiles(float* memory, const Block& block, int64_t piece) const {
+    return {memory, block, w.kernel.down_at(piece), w.kernel.across_at(piece)};
+  }
 };
 
 constexpr int64_t kStoredWeightBytes = 2560 << 10;  // of all transformed weights, up to which they are made once
-constexpr int64_t kItemBytes = 512 << 10;           // of an item's transformed inputs and products then
-constexpr int64_t kPanelBytes = 640 << 10;          // of a panel's products otherwise
+constexpr int64_t kItemTiles = 32, kItemBytes = 512 << 10;  // an item: so many tiles, or more while they are small
+constexpr int64_t kPanelBytes = 640 << 10;                  // of a panel's products otherwise
 
 void transform_inputs(const Convolution& f, int64_t row, int64_t rows, const TransformedTiles& v, int64_t c,
                       float* buffer) {
-  transform_tiles<2>(f.x, f.input, f.pad_top, f.pad_left, row, rows, c, v, buffer, by_input);
+  transform_tiles<Cells::inputs>(f.x, f.input, f.pad_top, f.pad_left, row, rows, c, v, buffer, by_input);
 }
 
 void finish(const Convolution& f, int64_t k, const Products& m, float* buffer) {
@@ -47,30 +57,34 @@ void finish(const Convolution& f, int64_t k, const Products& m, float* buffer) {
 // The weights stored: shared out by blocks.
 void by_blocks(const Convolution& f, const Parallel& par) {
   const int64_t channels = f.x.channels, chunks = f.x.chunks(), panels = ceil_div(f.y.channels, kPanel);
-  float* u = scratch_floats(Scratch::shared, panels * chunks * kWeightsSize);
-  parallel_for(par, panels * chunks, 1, [&](int64_t begin, int64_t end) {
-    float* buffer = scratch_floats(Scratch::extra, kWeightBuffer);
+  const int64_t pieces = f.w.kernel.count(), parts = pieces * chunks;  // of a panel's weights
+  float* u = scratch_floats(Scratch::shared, panels * parts * kWeightsSize);
+  parallel_for(par, panels * parts, 1, [&](int64_t begin, int64_t end) {
+    float* buffer = scratch_floats(Scratch::extra, weight_buffer(f.w));
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t k = i / chunks * kPanel, c = i % chunks * kChunk;
-      transform_weights(f.w, k, c, smaller(kChunk, channels - c), u + i * kWeightsSize, buffer);
+      const int64_t k = i / parts * kPanel, piece = i % parts / chunks, c = i % chunks * kChunk;
+      transform_weights(f.w, piece, k, c, smaller(kChunk, channels - c), u + i * kWeightsSize, buffer);
     }
   });
 
-  const int64_t tile_bytes = kPoints * (chunks * kChunk + kPanel) * kBytes;
-  const Blocks blocks(f.y, larger(2 * kTileRows, kItemBytes / tile_bytes));
+  const int64_t tile_bytes = kPoints * (parts * kChunk + kPanel) * kBytes;
+  const Blocks blocks(f.y, larger(kItemTiles, kItemBytes / tile_bytes));
   const int64_t most = blocks.most_tiles(), v_size = TransformedTiles::elements(most, chunks);
   parallel_for(par, blocks.count(), 1, [&](int64_t begin, int64_t end) {
-    float* memory = scratch_floats(Scratch::local, v_size + Products::elements(most, kPanel));
+    float* memory = scratch_floats(Scratch::local, pieces * v_size + Products::elements(most, kPanel));
     float* buffer = scratch_floats(Scratch::extra, row_buffer(blocks));
     for (int64_t i = begin; i < end; ++i) {
       const Block block = blocks.at(i);
-      const TransformedTiles v(memory, block);
-      const Products m(memory + v_size, block, kPanel);
-      for (int64_t c = 0; c < channels; c += kWidth<float>)
-        transform_inputs(f, block.row, block.rows, v, c, buffer);
+      for (int64_t piece = 0; piece < pieces; ++piece)
+        for (int64_t c = 0; c < channels; c += kWidth<float>)
+          transform_inputs(f, block.row, block.rows, f.tiles(memory + piece * v_size, block, piece), c, buffer);
+      const Products m(memory + pieces * v_size, block, kPanel);
       for (int64_t panel = 0; panel < panels; ++panel) {
-        for (int64_t c = 0; c < channels; c += kChunk)
-          multiply(v, c, smaller(kChunk, channels - c), u + (panel * chunks + c / kChunk) * kWeightsSize, m);
+        for (int64_t part = 0; part < parts; ++part) {
+          const int64_t piece = part / chunks, c = part % chunks * kChunk;
+          multiply(f.tiles(memory + piece * v_size, block, piece), c, smaller(kChunk, channels - c),
+                   u + (panel * parts + part) * kWeightsSize, m, part > 0);
+        }
         finish(f, panel * kPanel, m, buffer);
       }
     }
@@ -80,27 +94,31 @@ void by_blocks(const Convolution& f, const Parallel& par) {
 // The weights transformed where they are used: block by block, shared out by rows, then by panels.
 void by_panels(const Convolution& f, const Parallel& par) {
   constexpr int64_t W = kWidth<float>;
-  const int64_t channels = f.x.channels, groups = ceil_div(channels, W);
+  const int64_t channels = f.x.channels, groups = ceil_div(channels, W), pieces = f.w.kernel.count();
   const Blocks blocks(f.y, kPanelBytes / (kPoints * kPanel * kBytes));
-  const int64_t most = blocks.most_tiles();
-  float* memory = scratch_floats(Scratch::shared, TransformedTiles::elements(most, f.x.chunks()));
+  const int64_t most = blocks.most_tiles(), v_size = TransformedTiles::elements(most, f.x.chunks());
+  float* memory = scratch_floats(Scratch::shared, pieces * v_size);
   for (int64_t b = 0; b < blocks.count(); ++b) {
     const Block block = blocks.at(b);
-    const TransformedTiles v(memory, block);
-    parallel_for(par, block.rows * groups, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(par, block.rows * pieces * groups, 1, [&](int64_t begin, int64_t end) {
       float* buffer = scratch_floats(Scratch::extra, row_buffer(blocks));
-      for (int64_t i = begin; i < end; ++i)
-        transform_inputs(f, block.row + i / groups, 1, v, i % groups * W, buffer);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t row = block.row + i / groups / pieces, piece = i / groups % pieces, c = i % groups * W;
+        transform_inputs(f, row, 1, f.tiles(memory + piece * v_size, block, piece), c, buffer);
+      }
     });
     parallel_for(par, ceil_div(f.y.channels, kPanel), 1, [&](int64_t begin, int64_t end) {
       float* u = scratch_floats(Scratch::local, kWeightsSize + Products::elements(most, kPanel));
-      float* buffer = scratch_floats(Scratch::extra, larger(kWeightBuffer, row_buffer(blocks)));
+      float* buffer = scratch_floats(Scratch::extra, larger(weight_buffer(f.w), row_buffer(blocks)));
       const Products m(u + kWeightsSize, block, kPanel);
       for (int64_t k = begin * kPanel; k < smaller(end * kPanel, f.y.channels); k += kPanel) {
-        for (int64_t c = 0; c < channels; c += kChunk) {
-          const int64_t count = smaller(kChunk, channels - c);
-          transform_weights(f.w, k, c, count, u, buffer);
-          multiply(v, c, count, u, m);
+        for (int64_t piece = 0; piece < pieces; ++piece) {
+          const TransformedTiles v = f.tiles(memory + piece * v_size, block, piece);
+          for (int64_t c = 0; c < channels; c += kChunk) {
+            const int64_t count = smaller(kChunk, channels - c);
+            transform_weights(f.w, piece, k, c, count, u, buffer);
+            multiply(v, c, count, u, m, piece + c > 0);
+          }
         }
         finish(f, k, m, buffer);
       }
@@ -109,8 +127,8 @@ void by_panels(const Convolution& f, const Parallel& par) {
 }
 
 void convolve(const Convolution& f, const Parallel& par) {
-  const int64_t weight_bytes = ceil_div(f.y.channels, kPanel) * f.x.chunks() * kWeightsSize * kBytes;
-  weight_bytes <= kStoredWeightBytes ? by_blocks(f, par) : by_panels(f, par);
+  const int64_t parts = ceil_div(f.y.channels, kPanel) * f.w.kernel.count() * f.x.chunks();
+  parts * kWeightsSize * kBytes <= kStoredWeightBytes ? by_blocks(f, par) : by_panels(f, par);
 }
 
 void forward(const Conv2dForward<float>& a, const Parallel& par) {
@@ -126,10 +144,10 @@ void backward_input(const Conv2dBackwardInput<float>& a, const Parallel& par) {
   const Weights w = weights_of(p, a.layout, a.weight);
   convolve({images(a.layout, p.batch, p.out_channels, p.out_h, p.out_w, p.in_h, p.in_w),
             images(a.layout, p.batch, p.in_channels, p.in_h, p.in_w, p.in_h, p.in_w),
-            2 - p.pad_top,
-            2 - p.pad_left,
+            p.kernel_h - 1 - p.pad_top,
+            p.kernel_w - 1 - p.pad_left,
             a.grad_output,
-            {w.data, w.in, w.out, w.tap, w.ins, w.outs, true},
+            {w.data, w.kernel, w.in, w.out, w.tap, w.ins, w.outs, true},
             nullptr,
             a.grad_input},
            par);

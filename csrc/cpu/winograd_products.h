@@ -6,8 +6,8 @@
 namespace cisdl {
 namespace {
 
-constexpr int64_t kPanel = kTileCols<float>;  // output channels of a panel
-constexpr int64_t kBytes = sizeof(float);
+constexpr int64_t kPanel = kTileCols<float>;                    // output channels of a panel
+constexpr int64_t kBytes = sizeof(float), kLine = 64 / kBytes;  // floats in a line of the cache
 
 inline float* scratch_floats(Scratch slot, int64_t count) {
   return static_cast<float*>(scratch(slot, count * kBytes));
@@ -26,11 +26,16 @@ inline int64_t row_buffer(const Blocks& blocks) {
 const auto by_input = [](const auto& in, auto& out) __attribute__((always_inline)) { input_transform(in, out); };
 const auto by_filter = [](const auto& in, auto& out) __attribute__((always_inline)) { filter_transform(in, out); };
 
+// Transformed weights of a panel and a chunk: [point][channel][kPanel].
+constexpr int64_t kWeightStride = kChunk * kPanel + 16;
+constexpr int64_t kWeightsSize = kPoints * kWeightStride;
+
 // ------------------------------------------------------------------------------------------- the products
 
 // M[tile][column] for MR tiles by kPanel columns at one point and one chunk: v is [tile][kChunk], u is
 // [channel][kPanel]. Every chunk is summed from zero before it is added to `m`: the transform's cancellation
-// magnifies what a longer chain would round off.
+// magnifies what a longer chain would round off. Meanwhile a line a channel is asked for of `m` and of the tiles
+// after the next MR, which follow in memory.
 template <int MR>
 CISDL_NOINLINE void product_tile(int64_t channels, const float* __restrict v, const float* __restrict u,
                                  float* __restrict m, bool accumulate) {
@@ -41,8 +46,9 @@ CISDL_NOINLINE void product_tile(int64_t channels, const float* __restrict v, co
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) acc[i][j] = zero<float>();
   for (int64_t c = 0; c < channels; ++c, u += kPanel) {
-    __builtin_prefetch(v + 2 * MR * kChunk + c * 16);
-    __builtin_prefetch(m + c * 16);
+    __builtin_prefetch(v + 2 * MR * kChunk + c * kLine);
+    __builtin_prefetch(m + c * kLine);
+    __builtin_prefetch(u + kWeightStride, 0, 2);
     V b[kTileVectors];
 #pragma GCC unroll 2
     for (int j = 0; j < kTileVectors; ++j) b[j] = load(u + j * W);
@@ -72,20 +78,17 @@ CISDL_INLINE void product_rows(int64_t rows, int64_t channels, const float* v, c
   }
 }
 
-// Transformed weights of a panel and a chunk: [point][channel][kPanel].
-constexpr int64_t kWeightStride = kChunk * kPanel + 16;
-constexpr int64_t kWeightsSize = kPoints * kWeightStride;
-
-// Channels [c, c + count) of `v`, at most a chunk, against `u`; adds to `m` after the first chunk.
-inline void multiply(const TransformedTiles& v, int64_t c, int64_t count, const float* u, const Products& m) {
+// Channels [c, c + count) of `v`, at most a chunk, against `u`.
+inline void multiply(const TransformedTiles& v, int64_t c, int64_t count, const float* u, const Products& m,
+                     bool accumulate) {
   for (int64_t i = 0; i < kSide; ++i)
     for (int64_t j = 0; j < kSide; ++j) {
-      const int64_t point = i * kSide + j, tiles = v.block.tiles_at(i, j);
+      const int64_t point = i * kSide + j, tiles = v.tiles_at(i, j);
       const int64_t parts = ceil_div(tiles, kTileRows);
       for (int64_t part = 0; part < parts; ++part) {
         const int64_t t = part * tiles / parts, rows = (part + 1) * tiles / parts - t;
         product_rows(rows, count, v.at(c) + point * v.point_stride + t * kChunk, u + point * kWeightStride,
-                     m.data + point * m.point_stride + t * kPanel, c > 0);
+                     m.data + point * m.point_stride + t * kPanel, accumulate);
       }
     }
 }
@@ -96,53 +99,85 @@ inline void multiply(const TransformedTiles& v, int64_t c, int64_t count, const 
 // `out` and `tap`, or of `out` or `in` alone, memory is dense (NCHW, its gradient, channels_last of either).
 struct Weights {
   const float* data;
+  Pieces kernel;
   int64_t out, in, tap;  // strides
   int64_t outs, ins;     // how many channels
   bool turned;           // whether taps are to be read from the last to the first
+
+  int64_t taps() const { return kernel.down * kernel.across; }
 };
 
 inline Weights weights_of(const Conv2dProblem& p, Layout layout, const float* data) {
-  const int64_t in = layout == Layout::nchw ? 9 : 1, tap = layout == Layout::nchw ? 1 : p.in_channels;
-  return {data, 9 * p.in_channels, in, tap, p.out_channels, p.in_channels, false};
+  const int64_t taps = p.kernel_h * p.kernel_w;
+  const bool nchw = layout == Layout::nchw;
+  return {data,
+          {p.kernel_h, p.kernel_w},
+          taps * p.in_channels,
+          nchw ? taps : 1,
+          nchw ? 1 : p.in_channels,
+          p.out_channels,
+          p.in_channels,
+          false};
 }
 
-constexpr int64_t kWeightBuffer = kChunk * 9 * kWidth<float>;
+constexpr int64_t kGathered = 16;  // channels at a time
+inline int64_t weight_buffer(const Weights& w) { return kGathered * w.taps() * kWidth<float>; }
 
 // W output channels from k on of channels [c, c + count), as [channel][tap][W].
 inline void gather_weights(const Weights& w, int64_t k, int64_t c, int64_t count, float* to) {
   constexpr int64_t W = kWidth<float>;
-  const int64_t lanes = larger(0, smaller(W, w.outs - k));
+  const int64_t lanes = larger(0, smaller(W, w.outs - k)), taps = w.taps();
   const float* from = w.data + k * w.out + c * w.in;
-  if (w.tap == 1 && w.in == 9) {
-    pack_transposed<float, 1>(from, w.out, lanes, 9 * count, to, W);
+  if (w.tap == 1 && w.in == taps) {
+    pack_transposed<float, 1>(from, w.out, lanes, taps * count, to, W);
   } else if (w.tap == 1) {
     for (int64_t i = 0; i < count; ++i)
-      pack_transposed<float, 1>(from + i * w.in, w.out, lanes, 9, to + i * 9 * W, W);
+      pack_transposed<float, 1>(from + i * w.in, w.out, lanes, taps, to + i * taps * W, W);
   } else if (w.in == 1) {
-    for (int64_t tap = 0; tap < 9; ++tap)
-      pack_transposed<float, 1>(from + tap * w.tap, w.out, lanes, count, to + tap * W, 9 * W);
+    for (int64_t tap = 0; tap < taps; ++tap)
+      pack_transposed<float, 1>(from + tap * w.tap, w.out, lanes, count, to + tap * W, taps * W);
   } else {
     for (int64_t i = 0; i < count; ++i)
-      for (int64_t tap = 0; tap < 9; ++tap)
-        store(to + (i * 9 + tap) * W, load_up_to(from + i * w.in + tap * w.tap, lanes));
+      for (int64_t tap = 0; tap < taps; ++tap)
+        store(to + (i * taps + tap) * W, load_up_to(from + i * w.in + tap * w.tap, lanes));
   }
 }
 
-// Panel [k, k + kPanel) of channels [c, c + count) to `u`.
-CISDL_NOINLINE void transform_weights(const Weights& w, int64_t k, int64_t c, int64_t count, float* u,
-                                      float* buffer) {
+// `count` kernels of W lanes, `from` at the first tap of the piece of the first.
+template <int Down, int Across>
+CISDL_NOINLINE void transform_kernels(int64_t count, const float* from, int64_t stride, int64_t row_stride,
+                                      int64_t tap_stride, float* to) {
+  constexpr int kRow = 3 - Down, kCol = 3 - Across;  // the first point
+  for (int64_t i = 0; i < count; ++i, from += stride, to += kPanel)
+    transform_2d<Down, Across, 3 + Down, 3 + Across>(
+        by_filter,
+        [&](int r, int s) __attribute__((always_inline)) { return load(from + r * row_stride + s * tap_stride); },
+        [&](int r, int s, V v)
+            __attribute__((always_inline)) { store(to + ((r + kRow) * kSide + s + kCol) * kWeightStride, v); });
+}
+
+// Panel [k, k + kPanel) of channels [c, c + count) to `u`, the `piece`-th of the kernel.
+inline void transform_weights(const Weights& w, int64_t piece, int64_t k, int64_t c, int64_t count, float* u,
+                              float* buffer) {
   constexpr int64_t W = kWidth<float>;
-  for (int64_t k0 = k; k0 < k + kPanel; k0 += W) {
-    gather_weights(w, k0, c, count, buffer);
-    const float* from = w.turned ? buffer + 8 * W : buffer;
-    const int64_t step = w.turned ? -W : W;
-    float* to = u + (k0 - k);
-    for (int64_t i = 0; i < count; ++i, from += 9 * W, to += kPanel)
-      transform_2d<3, 3, 6, 6>(
-          by_filter, [&](int r, int s) __attribute__((always_inline)) { return load(from + (r * 3 + s) * step); },
-          [&](int r, int s, V v)
-              __attribute__((always_inline)) { store(to + (r * kSide + s) * kWeightStride, v); });
-  }
+  const Piece down = w.kernel.down_at(piece), across = w.kernel.across_at(piece);
+  const int64_t first = down.first * w.kernel.across + across.first, taps = w.taps();
+  const int64_t tap_stride = w.turned ? -W : W, row_stride = w.kernel.across * tap_stride;
+  const float* from = w.turned ? buffer + (taps - 1 - first) * W : buffer + first * W;
+  for (int64_t k0 = k; k0 < k + kPanel; k0 += W)
+    for (int64_t i = 0; i < count; i += kGathered) {
+      const int64_t some = smaller(kGathered, count - i);
+      float* to = u + i * kPanel + (k0 - k);
+      gather_weights(w, k0, c + i, some, buffer);
+      if (down.taps == 3 && across.taps == 3)
+        transform_kernels<3, 3>(some, from, taps * W, row_stride, tap_stride, to);
+      else if (down.taps == 3)
+        transform_kernels<3, 2>(some, from, taps * W, row_stride, tap_stride, to);
+      else if (across.taps == 3)
+        transform_kernels<2, 3>(some, from, taps * W, row_stride, tap_stride, to);
+      else
+        transform_kernels<2, 2>(some, from, taps * W, row_stride, tap_stride, to);
+    }
 }
 
 }  // namespace

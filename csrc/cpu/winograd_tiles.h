@@ -21,6 +21,25 @@ constexpr int64_t kChunk = 64;  // channels that lie together
 
 CISDL_INLINE int64_t round_up(int64_t n, int64_t unit) { return ceil_div(n, unit) * unit; }
 
+// A part of a kernel's side: three or two taps.
+struct Piece {
+  int64_t first, taps;
+};
+
+// A kernel in pieces of three by three taps and, where a side is no multiple of three, fewer. The first is whole.
+struct Pieces {
+  int64_t down, across;  // taps
+
+  static int64_t count(int64_t side) { return ceil_div(side, 3); }
+  static Piece piece(int64_t side, int64_t i) {
+    const int64_t threes = side % 3 == 0 ? side / 3 : side / 3 - (side % 3 == 1);
+    return {3 * i - larger(0, i - threes), i < threes ? 3 : 2};
+  }
+  int64_t count() const { return count(down) * count(across); }
+  Piece down_at(int64_t i) const { return piece(down, i / count(across)); }
+  Piece across_at(int64_t i) const { return piece(across, i % count(across)); }
+};
+
 // One side of an image in tiles.
 struct Cut {
   int64_t fours, threes;
@@ -101,12 +120,16 @@ struct TileNumbers {
 struct TransformedTiles {
   float* data;
   Block block;
+  Piece down, across;  // what meets them
   int64_t point_stride;
 
-  TransformedTiles(float* data, const Block& block)
-      : data(data), block(block), point_stride(point_stride_of(block.tiles())) {}
+  TransformedTiles(float* data, const Block& block, const Piece& down, const Piece& across)
+      : data(data), block(block), down(down), across(across), point_stride(point_stride_of(block.tiles())) {}
   static int64_t point_stride_of(int64_t tiles) { return tiles * kChunk + 48; }
   static int64_t elements(int64_t tiles, int64_t chunks) { return chunks * kPoints * point_stride_of(tiles); }
+  int64_t tiles_at(int64_t i, int64_t j) const {
+    return (i || down.taps == 3) && (j || across.taps == 3) ? block.tiles_at(i, j) : 0;
+  }
   float* at(int64_t channel) const { return data + channel / kChunk * kPoints * point_stride + channel % kChunk; }
 };
 
@@ -151,35 +174,63 @@ CISDL_NOINLINE void transform_tile(const float* from, int64_t cols, const Transf
       });
 }
 
-// Transforms rows [row, row + rows) of the block of `out`, channels [c, c + W): of an image the cells under every
-// tile and kHalo more on both sides, beginning `pad` outside it, through `transform`.
-template <int kHalo, class Transform>
+// Columns of tiles, of Rows rows of cells, through `transform`.
+enum class Cells { inputs, grad_outputs };
+
+template <Cells kCells, int Rows, int ToRows, class Transform>
+void transform_columns(const float* from, int64_t cols, const TransformedTiles& out, float* to, int64_t row,
+                       int64_t four_row, const Transform& transform) {
+  const Block& b = out.block;
+  for (int64_t t = 0; t < b.cols; ++t) {
+    const TileNumbers tile(b, row, four_row, t);
+    const bool wide = t < b.four_cols;
+    if constexpr (kCells == Cells::grad_outputs) {
+      if (wide)
+        transform_tile<Rows, 4, ToRows, 6>(from, cols, out, to, tile, transform);
+      else
+        transform_tile<Rows, 3, ToRows, 5>(from, cols, out, to, tile, transform);
+    } else {
+      if (wide && out.across.taps == 3)
+        transform_tile<Rows, 6, ToRows, 6>(from, cols, out, to, tile, transform);
+      else if (wide || out.across.taps == 3)
+        transform_tile<Rows, 5, ToRows, 5>(from, cols, out, to, tile, transform);
+      else
+        transform_tile<Rows, 4, ToRows, 5>(from, cols, out, to, tile, transform);
+    }
+    from += (wide ? 4 : 3) * kWidth<float>;
+  }
+}
+
+// Transforms rows [row, row + rows) of the block of `out`, channels [c, c + W). Of the input of a convolution
+// every tile takes the cells under its outputs and its piece of the kernel, of the gradient to its output those
+// alone.
+template <Cells kCells, class Transform>
 CISDL_NOINLINE void transform_tiles(const TiledImages& x, const float* data, int64_t pad_top, int64_t pad_left,
                                     int64_t row, int64_t rows, int64_t c, const TransformedTiles& out,
                                     float* buffer, const Transform& transform) {
-  constexpr int64_t W = kWidth<float>;
-  constexpr int kFour = 4 + kHalo, kThree = 3 + kHalo;
+  constexpr bool kInputs = kCells == Cells::inputs;
   const Block& b = out.block;
-  const int64_t left = x.across.begin(b.col), cols = x.across.begin(b.col + b.cols) - left + kHalo;
+  const int64_t begin = x.across.begin(b.col), left = kInputs ? begin - pad_left + out.across.first : begin;
+  const int64_t cols = x.across.begin(b.col + b.cols) - begin + (kInputs ? out.across.taps - 1 : 0);
   float* to = out.at(c);
   for (int64_t i = row; i < row + rows; ++i) {
-    const int64_t n = i / x.down.tiles(), down = i % x.down.tiles();
-    const bool four = down < x.down.fours;
-    gather_rows(x, data, n, c, x.down.begin(down) - pad_top, left - pad_left, four ? kFour : kThree, cols, buffer);
+    const int64_t n = i / x.down.tiles(), down = i % x.down.tiles(), four = down < x.down.fours;
+    const int64_t top = x.down.begin(down) + (kInputs ? out.down.first - pad_top : 0);
+    const int64_t cells = 3 + four + (kInputs ? out.down.taps - 1 : 0);
+    gather_rows(x, data, n, c, top, left, cells, cols, buffer);
     const int64_t four_row = x.fours_before(i) - x.fours_before(b.row);
-    const float* from = buffer;
-    for (int64_t t = 0; t < b.cols; ++t) {
-      const TileNumbers tile(b, i, four_row, t);
-      const bool wide = t < b.four_cols;
-      if (four && wide)
-        transform_tile<kFour, kFour, 6, 6>(from, cols, out, to, tile, transform);
-      else if (four)
-        transform_tile<kFour, kThree, 6, 5>(from, cols, out, to, tile, transform);
-      else if (wide)
-        transform_tile<kThree, kFour, 5, 6>(from, cols, out, to, tile, transform);
+    if constexpr (!kInputs) {
+      if (cells == 4)
+        transform_columns<kCells, 4, 6>(buffer, cols, out, to, i, four_row, transform);
       else
-        transform_tile<kThree, kThree, 5, 5>(from, cols, out, to, tile, transform);
-      from += (wide ? 4 : 3) * W;
+        transform_columns<kCells, 3, 5>(buffer, cols, out, to, i, four_row, transform);
+    } else {
+      if (cells == 6)
+        transform_columns<kCells, 6, 6>(buffer, cols, out, to, i, four_row, transform);
+      else if (cells == 5)
+        transform_columns<kCells, 5, 5>(buffer, cols, out, to, i, four_row, transform);
+      else
+        transform_columns<kCells, 4, 5>(buffer, cols, out, to, i, four_row, transform);
     }
   }
 }

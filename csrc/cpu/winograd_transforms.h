@@ -34,7 +34,8 @@ constexpr float kScaleB = 1 / (2 * kB2 * (kB2 - kA2));
 using V = Vec<float>;
 CISDL_INLINE V times(float c, V v) { return set1(c) * v; }
 
-// All functions take and give the points in the order above; those of a tile of three begin with the second.
+// All functions take and give the points in the order above; those of a tile or a kernel without the point 0 begin
+// with the second.
 
 // B^T d of a tile of four.
 CISDL_INLINE void input_transform(const V (&d)[6], V (&out)[6]) {
@@ -48,23 +49,31 @@ CISDL_INLINE void input_transform(const V (&d)[6], V (&out)[6]) {
   out[5] = times(kA2 * kB2, d[1]) + (d[5] - times(kA2 + kB2, d[3]));
 }
 
-// B^T d of a tile of three.
-CISDL_INLINE void input_transform(const V (&d)[5], V (&out)[5]) {
+// B^T d without the point 0. Three outputs of two taps see four inputs and have no use for infinity.
+template <int Inputs>
+CISDL_INLINE void input_transform(const V (&d)[Inputs], V (&out)[5]) {
+  static_assert(Inputs == 4 || Inputs == 5);
   const V even_a = times(kA2, d[2] - times(kB2, d[0])), odd_a = times(kA, d[3] - times(kB2, d[1]));
   const V even_b = times(kB2, d[2] - times(kA2, d[0])), odd_b = times(kB, d[3] - times(kA2, d[1]));
   out[0] = even_a + odd_a;
   out[1] = even_a - odd_a;
   out[2] = even_b + odd_b;
   out[3] = even_b - odd_b;
-  out[4] = times(kA2 * kB2, d[0]) + (d[4] - times(kA2 + kB2, d[2]));
+  if constexpr (Inputs == 5)
+    out[4] = times(kA2 * kB2, d[0]) + (d[4] - times(kA2 + kB2, d[2]));
+  else
+    out[4] = zero<float>();
 }
 
-// G g for Taps = 3 or 4 taps at the six points, or at the five of a tile of three.
+// G g for Taps = 2, 3 or 4 taps at all six points, or without the point 0.
 template <int Taps, int Points>
 CISDL_INLINE void filter_transform(const V (&g)[Taps], V (&out)[Points]) {
   constexpr int first = Points - 5;
-  V even_a = g[0] + times(kA2, g[2]), even_b = g[0] + times(kB2, g[2]);
-  V odd_a = g[1], odd_b = g[1];
+  V even_a = g[0], even_b = g[0], odd_a = g[1], odd_b = g[1];
+  if constexpr (Taps > 2) {
+    even_a += times(kA2, g[2]);
+    even_b += times(kB2, g[2]);
+  }
   if constexpr (Taps == 4) {
     odd_a += times(kA2, g[3]);
     odd_b += times(kB2, g[3]);
@@ -88,8 +97,8 @@ CISDL_INLINE void output_transform(const V (&m)[Points], V (&out)[N]) {
   out[0] = sum_a + sum_b;
   if constexpr (first == 1) out[0] += m[0];
   out[1] = times(kA, diff_a) + times(kB, diff_b);
-  out[2] = times(kA2, sum_a) + times(kB2, sum_b);
-  if constexpr (N == 4) out[3] = times(kA * kA2, diff_a) + times(kB * kB2, diff_b);
+  if constexpr (N > 2) out[2] = times(kA2, sum_a) + times(kB2, sum_b);
+  if constexpr (N > 3) out[3] = times(kA * kA2, diff_a) + times(kB * kB2, diff_b);
   out[N - 1] += m[first + 4];
 }
 
