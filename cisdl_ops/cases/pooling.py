@@ -30,6 +30,9 @@ def shared_pool_cases(op: str) -> Iterator[Case]:
     )
     yield pool(op, test, "large_window", (1, 2, 21, 19), 17, stride=2, padding=8)
     yield pool(op, test, "special_values", (2, 3, 14, 17), 3, "special", stride=2, padding=1)
+    # planes that kernels cut into strips of rows
+    yield pool(op, test, "strips", (1, 1, 67, 101), 3, stride=2, padding=1)
+    yield pool(op, test, "strips_2x2", (1, 1, 66, 102), 2)
     yield pool(op, "grad", "grad", (2, 2, 4, 5), 2)
     yield pool(op, "grad", "grad_overlapping", (1, 2, 5, 6), 3, stride=2, padding=1)
 
@@ -49,6 +52,10 @@ def pool_cases() -> Iterator[Case]:
     yield pool(
         best, test, "indices_ceil", (2, 3, 8, 10), 3, "ties", stride=2, ceil_mode=True, return_indices=True
     )
+    yield pool(
+        best, test, "indices_strips", (1, 1, 65, 70), 3, "ties", stride=1, padding=1, return_indices=True
+    )
+    yield pool(best, test, "indices_two_columns", (2, 3, 11, 34), (3, 2), "ties", return_indices=True)
     yield pool(best, test, "dilation", (2, 3, 12, 13), 3, stride=2, dilation=2, return_indices=True)
     yield pool(best, test, "dilation_padding", (1, 2, 11, 9), (2, 3), stride=1, padding=1, dilation=(1, 2))
     yield pool(best, test, "dilation_channels", (2, 33, 9, 8), 3, "ties", stride=1, padding=1, dilation=2)

@@ -1,9 +1,11 @@
 // Max and average pooling, also adaptive: which implementation runs for which problem.
 #include "kernels.h"
 #include "pool2d_adaptive.h"
-#include "pool2d_avg_nchw.h"
+#include "pool2d_avg_backward_nchw.h"
 #include "pool2d_avg_nhwc.h"
-#include "pool2d_max_nchw.h"
+#include "pool2d_forward_nchw.h"
+#include "pool2d_max_backward_nchw.h"
+#include "pool2d_max_expand.h"
 #include "pool2d_max_nhwc.h"
 #include "pool2d_max_places.h"
 #include "pool2d_plain.h"
@@ -16,11 +18,12 @@ template <class T>
 constexpr Implementation<MaxPool2dForward<T>> kMaxForward[] = {
     {"lanes_nhwc", is_nhwc_max, max_forward_nhwc<T>},
     {"planes_nchw", max_forward_planes_applies<T>, max_forward_planes<T>},
-    {"lanes_nchw", max_forward_nchw_applies<T>, max_forward_nchw<T>},
+    {"lanes_nchw", rows_nchw_applies<MaxPool2dForward<T>>, max_forward_nchw<T>},
     {"plain", always, max_forward_plain<T>},
 };
 template <class T>
 constexpr Implementation<MaxPool2dBackward<T>> kMaxBackward[] = {
+    {"expand", max_expand_applies<T>, max_expand<T>},
     {"gather_nhwc", max_gather_nhwc_applies<T>, max_backward_nhwc<T>},
     {"gather_nchw", max_gather_nchw_applies<T>, max_gather_nchw<T>},
     {"scatter", always, max_scatter<T>},
@@ -35,16 +38,16 @@ template <class T>
 constexpr Implementation<AvgPool2dForward<T>> kAvgForward[] = {
     {"lanes_nhwc", is_nhwc, avg_forward_nhwc<T>},
     {"global_nchw", window_is_plane<AvgPool2dForward<T>>, avg_forward_global<T>},
-    {"planes_nchw", avg_planes_applies<T, AvgPool2dForward<T>>, avg_forward_planes<T>},
-    {"lanes_nchw", avg_nchw_applies<AvgPool2dForward<T>>, avg_forward_nchw<T>},
+    {"planes_nchw", avg_forward_planes_applies<T>, avg_forward_planes<T>},
+    {"lanes_nchw", rows_nchw_applies<AvgPool2dForward<T>>, avg_forward_nchw<T>},
     {"plain", always, avg_forward_plain<T>},
 };
 template <class T>
 constexpr Implementation<AvgPool2dBackward<T>> kAvgBackward[] = {
     {"lanes_nhwc", is_nhwc, avg_backward_nhwc<T>},
     {"global_nchw", window_is_plane<AvgPool2dBackward<T>>, avg_backward_global<T>},
-    {"planes_nchw", avg_planes_applies<T, AvgPool2dBackward<T>>, avg_backward_planes<T>},
-    {"lanes_nchw", avg_nchw_applies<AvgPool2dBackward<T>>, avg_backward_nchw<T>},
+    {"planes_nchw", avg_backward_planes_applies<T>, avg_backward_planes<T>},
+    {"lanes_nchw", rows_nchw_applies<AvgPool2dBackward<T>>, avg_backward_nchw<T>},
     {"plain", always, avg_backward_plain<T>},
 };
 

@@ -10,15 +10,22 @@
 namespace cisdl {
 namespace {
 
-// 1/divisor of each window, as a table [out_h][out_w].
+// 1/divisor of each window, as a table [out_h][out_w]. Most rows are copies of the one before.
 template <class T, class A>
 T* fill_inverse_divisors(const A& a, T* table) {
   const Pool2dProblem& p = a.p;
+  int64_t cells_before = -1;
   for (int64_t oh = 0; oh < p.out_h; ++oh) {
+    T* row = table + oh * p.out_w;
     const int64_t cells_h = window_cells(oh, p.stride_h, p.pad_h, p.kernel_h, p.in_h, a.count_include_pad);
+    if (cells_h == cells_before) {
+      std::memcpy(row, row - p.out_w, static_cast<size_t>(p.out_w) * sizeof(T));
+      continue;
+    }
+    cells_before = cells_h;
     for (int64_t ow = 0; ow < p.out_w; ++ow) {
       const int64_t cells_w = window_cells(ow, p.stride_w, p.pad_w, p.kernel_w, p.in_w, a.count_include_pad);
-      table[oh * p.out_w + ow] = inverse_divisor<T>(cells_h, cells_w, a.divisor_override);
+      row[ow] = inverse_divisor<T>(cells_h, cells_w, a.divisor_override);
     }
   }
   return table;

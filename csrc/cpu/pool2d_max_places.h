@@ -2,8 +2,9 @@
 // scatters to the places, and its adjoint, which gathers from them.
 //
 // A block is one plane in [N, C, H, W], or one image, with its channels interleaved, in [N, H, W, C]. Scattering
-// sets it to zero and adds each output's gradient to the cell its index names, one by one, in the order of the
-// outputs. A plane fits L1, so this is bound by additions to memory, about one a nanosecond. Threads share blocks.
+// sets it to zero (small blocks several at once) and adds each output's gradient to the cell its index names, one
+// by one, in the order of the outputs. A plane fits L1, so this is bound by additions to memory, about one a
+// nanosecond. Threads share blocks.
 #pragma once
 
 #include "pool2d_plain.h"
@@ -61,41 +62,49 @@ CISDL_INLINE void for_each_place(const A& a, int64_t block, int64_t C, const Win
   }
 }
 
-// Calls body(block, C, cells) for the blocks of a problem.
+// Calls body(begin, end, C, cells) for ranges of the blocks of a problem.
 template <class A, class Body>
-CISDL_INLINE void for_each_block(const A& a, const Parallel& par, Body&& body) {
+CISDL_INLINE void for_blocks(const A& a, const Parallel& par, Body&& body) {
   const Pool2dProblem& p = a.p;
   const bool nhwc = a.layout == Layout::nhwc;
   const int64_t blocks = nhwc ? p.batch : p.batch * p.channels, C = nhwc ? p.channels : 1;
   parallel_for(par, blocks, planes_grain(p.in_h * p.in_w * C), [&](int64_t begin, int64_t end) {
     WindowCells cells;
     list_window_cells(a, C, cells);
-    for (int64_t block = begin; block < end; ++block) body(block, C, cells);
+    body(begin, end, C, cells);
   });
 }
 
 template <class T>
 void max_scatter(const MaxPool2dBackward<T>& a, const Parallel& par) {
-  for_each_block(a, par, [&](int64_t block, int64_t C, const WindowCells& cells) {
+  for_blocks(a, par, [&](int64_t begin, int64_t end, int64_t C, const WindowCells& cells) {
     const int64_t in_size = a.p.in_h * a.p.in_w * C, out_size = a.p.out_h * a.p.out_w * C;
-    const T* grad = a.grad_output + block * out_size;
-    T* out = a.grad_input + block * in_size;
-    std::memset(out, 0, static_cast<size_t>(in_size) * sizeof(T));
-    for_each_place(a, block, C, cells, [&](int64_t o, int64_t place) __attribute__((always_inline)) {
-      if (place >= 0 && place < in_size) out[place] += grad[o];
-    });
+    const int64_t together = 2048 / in_size + 1;
+    for (int64_t block = begin; block < end; ++block) {
+      const T* grad = a.grad_output + block * out_size;
+      T* out = a.grad_input + block * in_size;
+      if ((block - begin) % together == 0) {
+        const int64_t blocks = end - block < together ? end - block : together;
+        std::memset(out, 0, static_cast<size_t>(blocks * in_size) * sizeof(T));
+      }
+      for_each_place(a, block, C, cells, [&](int64_t o, int64_t place) __attribute__((always_inline)) {
+        if (place >= 0 && place < in_size) out[place] += grad[o];
+      });
+    }
   });
 }
 
 template <class T>
 void max_gather(const MaxPool2dGather<T>& a, const Parallel& par) {
-  for_each_block(a, par, [&](int64_t block, int64_t C, const WindowCells& cells) {
+  for_blocks(a, par, [&](int64_t begin, int64_t end, int64_t C, const WindowCells& cells) {
     const int64_t in_size = a.p.in_h * a.p.in_w * C, out_size = a.p.out_h * a.p.out_w * C;
-    const T* x = a.input + block * in_size;
-    T* out = a.output + block * out_size;
-    for_each_place(a, block, C, cells, [&](int64_t o, int64_t place) __attribute__((always_inline)) {
-      out[o] = place >= 0 && place < in_size ? x[place] : T(0);
-    });
+    for (int64_t block = begin; block < end; ++block) {
+      const T* x = a.input + block * in_size;
+      T* out = a.output + block * out_size;
+      for_each_place(a, block, C, cells, [&](int64_t o, int64_t place) __attribute__((always_inline)) {
+        out[o] = place >= 0 && place < in_size ? x[place] : T(0);
+      });
+    }
   });
 }
 

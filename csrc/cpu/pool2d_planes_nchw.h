@@ -220,16 +220,22 @@ bool planes_are_small(const Problem& p) {
   return p.in_h * p.in_w * kVecBytes <= 131072 && 2 * p.batch * p.channels >= kWidth<T>;
 }
 
-// Rows shorter than a vector; or stride 1, where each value is read several times but moved once.
+// Measured against lanes along a row (16 lanes): windows with 5 and 6 columns are as fast either way, and faster
+// along the row with indices or backward, where more would have to be transposed.
 template <class T>
 bool max_forward_planes_applies(const MaxPool2dForward<T>& a) {
   return a.layout == Layout::nchw && planes_are_small<T>(a.p) && plane_fits_lanes(a.p) &&
-         (a.p.out_w < kWidth<T> || (a.p.stride_h == 1 && a.p.stride_w == 1));
+         (a.index == PoolIndex::none ? 5 * a.p.out_w < 2 * kWidth<T> : 4 * a.p.out_w <= kWidth<T>);
 }
 
-template <class T, class A>
-bool avg_planes_applies(const A& a) {
-  return a.layout == Layout::nchw && planes_are_small<T>(a.p) && a.p.out_w < kWidth<T>;
+template <class T>
+bool avg_forward_planes_applies(const AvgPool2dForward<T>& a) {
+  return a.layout == Layout::nchw && planes_are_small<T>(a.p) && 5 * a.p.out_w < 2 * kWidth<T>;
+}
+
+template <class T>
+bool avg_backward_planes_applies(const AvgPool2dBackward<T>& a) {
+  return a.layout == Layout::nchw && planes_are_small<T>(a.p) && 4 * a.p.out_w <= kWidth<T>;
 }
 
 }  // namespace
