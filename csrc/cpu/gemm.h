@@ -1,17 +1,22 @@
-// C = A B (+ bias), each operand row-major or transposed: the packed product on outer_tile.
+// C = A B (+ bias), each operand row-major or transposed: the product on strided_tile.
 //
-// A is packed once, by all threads, into panels of kTileRows rows. The output is then split into items of one
-// A panel by one block of kBlockPanels B panels; a thread walks its items block by block, packs the block of B for
-// itself (it stays in its L2 cache) and runs the register tile over it, panel of A by panel of A (each stays in
-// L1). Sums longer than kMaxChain are cut into equal parts, added up in C in order: the result depends neither on
-// the number of threads nor on how the items were dealt out.
+// The output is split into items of one panel of kTileRows rows by one block of panels of columns. A
+// thread walks its items block by block; of each block the panels of B stay in its L2 cache, packed, and the
+// register tile runs over them panel of A by panel of A (each stays in L1).
+//   A is read where it lies. Only if its rows are not contiguous along k, and it meets many columns, it is packed.
+//   B row-major is packed by the way, as the first rows of A meet it (strided_tile); with few rows, not at all.
+//   B = W^T is packed by transposes in registers. Where B has more columns than A has rows and both are contiguous
+//     along k (a linear layer's forward at moderate batch), the product is turned round, C^T = B^T A^T: then the
+//     smaller operand is the one that is transposed, and the tiles of C are transposed as they are stored.
+// Sums longer than kMaxChain are cut into equal parts, added up in C in order: the result depends neither on the
+// number of threads nor on how the items were dealt out.
 //
-// Wins from about a dozen rows of A on: packing costs a read and a write of both operands, the product 2 m n k.
-// Below that, see gemm_dot.h and gemm_stream.h.
+// Wins from about a dozen rows of A on. Below that, see gemm_dot.h and gemm_stream.h.
 #pragma once
 
 #include "../common/parallel.h"
 #include "gemm_pack.h"
+#include "gemm_strided_tile.h"
 #include "kernels.h"
 
 namespace cisdl {
@@ -60,7 +65,10 @@ CISDL_INLINE void prefetch_rows(const T* p, int64_t stride, int64_t rows, int64_
 }
 
 constexpr int64_t kL2Bytes = 1 << 20;
-constexpr int64_t kBlockPanels = 4;
+// Of B at a time, packed: at least four panels, and for short sums so many that the rows of C are written in long
+// runs.
+constexpr int64_t kPackedBlockBytes = 256 << 10;
+constexpr int64_t kMinBlockPanels = 4;
 constexpr int64_t kMaxPackedBytes = 16 << 20;  // of A at a time: within the last-level cache
 
 template <class T>
@@ -102,50 +110,149 @@ PackedA<T> pack_whole_a(const Lines<T>& a, int64_t m, int64_t k, Scratch slot, c
   return {data, panels, stride};
 }
 
+// A product as the loops below see it: `turned`, C is stored transposed, [n, m].
 template <class T>
-void gemm_rows(const Gemm<T>& g, const Parallel& par) {
-  const PackedA<T> a = pack_whole_a<T>(g.a, g.m, g.k, Scratch::shared, par);
-  const Parts parts = split_evenly(g.k, kMaxChain, 8);
-  constexpr int64_t kBlockCols = kBlockPanels * kTileCols<T>;
-  const int64_t blocks = (g.n + kBlockCols - 1) / kBlockCols;
-  const int64_t panel_size = parts.size * kTileCols<T>;
-  const int64_t row_panels = a.panels.count;
-  parallel_for(
-      par, blocks * row_panels, grain_for(a.panels.size * kBlockCols * g.k), [&](int64_t begin, int64_t end) {
-        T* packed =
-            static_cast<T*>(scratch(Scratch::local, kBlockPanels * panel_size * static_cast<int64_t>(sizeof(T))));
-        for (int64_t item = begin; item < end;) {
-          const int64_t block = item / row_panels;
-          const int64_t first = item % row_panels, last = smaller(row_panels, first + end - item);
-          const int64_t j0 = block * kBlockCols, j1 = smaller(g.n, j0 + kBlockCols);
-          for (int64_t part = 0; part < parts.count; ++part) {
-            const int64_t k0 = part * parts.size, k1 = smaller(g.k, k0 + parts.size);
-            pack_b<T>({g.b.data + j0 * g.b.line_stride + k0 * g.b.k_stride, g.b.line_stride, g.b.k_stride},
-                      j1 - j0, k1 - k0, packed, panel_size);
-            for (int64_t p = first; p < last; ++p) {
-              const int64_t i = p * a.panels.size, rows = smaller(a.panels.size, g.m - i);
-              for (int64_t j = j0; j < j1; j += kTileCols<T>)
-                run_tile<T>(rows, k1 - k0, a.data + p * a.stride + k0 * rows,
-                            packed + (j - j0) / kTileCols<T> * panel_size,
-                            tile_at(g.out, i, j, g.out.accumulate || part > 0), smaller(kTileCols<T>, j1 - j));
-            }
+struct PanelProduct {
+  Gemm<T> g;
+  bool turned;
+};
+
+// Adds a tile [rows][kTileCols] to C^T, or stores it there: c[j * ldc + i] for row i and column j of the tile.
+template <class T>
+void store_turned(const T* tile, int64_t rows, int64_t cols, T* c, int64_t ldc, bool accumulate) {
+  constexpr int W = kWidth<T>;
+  for (int64_t i = 0; i < rows; i += W)
+    for (int64_t j = 0; j < cols; j += W) {
+      Vec<T> t[W];
+#pragma GCC unroll 16
+      for (int r = 0; r < W; ++r) t[r] = i + r < rows ? load(tile + (i + r) * kTileCols<T> + j) : zero<T>();
+      transpose<T>(t);
+      const int64_t left = rows - i, end = smaller(W, cols - j);
+#pragma GCC unroll 16
+      for (int r = 0; r < W; ++r) {
+        if (r >= end) break;
+        T* to = c + (j + r) * ldc + i;
+        if (accumulate) t[r] += load_up_to(to, left);
+        store_up_to(to, t[r], left);
+      }
+    }
+}
+
+// Where the panels of B of one block are: packed, or (whole panels of a row-major B) where they lie.
+template <class T>
+struct BlockOfB {
+  const T* packed;
+  int64_t packed_stride;  // from panel to panel
+  const T* in_place;      // or null
+  int64_t in_place_k;
+};
+
+// One tile: panel j of the block, for `rows` rows of A.
+template <class T>
+CISDL_INLINE void block_tile(int64_t rows, int64_t k, const TileA<T>& a, const BlockOfB<T>& b, int64_t j,
+                             Read read, const TileOutput<T>& out, int64_t cols) {
+  constexpr int N = kTileVectors, W = kWidth<T>;
+  T* packed = const_cast<T*>(b.packed) + j * b.packed_stride;
+  if (panel_vectors<T>(cols) == 1)
+    strided_tile_rows<T, 1, Read::plain>(rows, k, a, {packed, W, nullptr}, out, cols);
+  else if (!b.in_place || cols < kTileCols<T>)
+    strided_tile_rows<T, N, Read::plain>(rows, k, a, {packed, N * W, nullptr}, out, cols);
+  else if (read == Read::copy)
+    strided_tile_rows<T, N, Read::copy>(rows, k, a, {b.in_place + j * N * W, b.in_place_k, packed}, out, cols);
+  else if (read == Read::ahead)
+    strided_tile_rows<T, N, Read::ahead>(rows, k, a, {b.in_place + j * N * W, b.in_place_k, nullptr}, out, cols);
+  else
+    strided_tile_rows<T, N, Read::plain>(rows, k, a, {b.in_place + j * N * W, b.in_place_k, nullptr}, out, cols);
+}
+
+// Panels of columns from which packing A pays: the fewer if its rows are not contiguous along k.
+constexpr int64_t kMinPackedReuse = 16, kMinPackedReuseStrided = 4;
+// Panels of rows up to which a row-major B is not packed at all.
+constexpr int64_t kMaxUnpackedPanels = 2;
+
+template <class T>
+void gemm_rows(const PanelProduct<T>& product, const Parallel& par) {
+  const Gemm<T>& g = product.g;
+  constexpr int64_t kCols = kTileCols<T>;
+  const bool pack = g.n > (g.a.k_stride == 1 ? kMinPackedReuse : kMinPackedReuseStrided) * kCols;
+  const PackedA<T> packed_a = pack ? pack_whole_a<T>(g.a, g.m, g.k, Scratch::shared, par)
+                                   : PackedA<T>{nullptr, split_evenly(g.m, kTileRows, 1), 0};
+  const Parts panels = packed_a.panels, parts = split_evenly(g.k, kMaxChain, 8);
+  const int64_t panel_size = larger(1, parts.size) * kCols;
+  const int64_t block_panels =
+      larger(kMinBlockPanels, kPackedBlockBytes / (panel_size * static_cast<int64_t>(sizeof(T))));
+  const Parts blocks = split_evenly(g.n, block_panels * kCols, kCols);
+
+  // Rows from panel `first` to `last` of A, columns j0 to j1: one block.
+  const auto run_block = [&](int64_t first, int64_t last, int64_t j0, int64_t j1, T* packed) {
+    for (int64_t part = 0; part < parts.count; ++part) {
+      const int64_t k0 = part * parts.size, k1 = smaller(g.k, k0 + parts.size);
+      const Lines<T> lines = {g.b.data + j0 * g.b.line_stride + k0 * g.b.k_stride, g.b.line_stride, g.b.k_stride};
+      const bool row_major = g.b.k_stride != 1;
+      const int64_t whole = row_major ? (j1 - j0) / kCols * kCols : 0;  // columns that need no packing beforehand
+      if (whole < j1 - j0)
+        pack_b<T>({lines.data + whole * lines.line_stride, lines.line_stride, lines.k_stride}, j1 - j0 - whole,
+                  k1 - k0, packed + whole / kCols * panel_size, panel_size);
+      const bool copy = last - first > kMaxUnpackedPanels;
+      const bool accumulate = g.out.accumulate || part > 0;
+      for (int64_t p = first; p < last; ++p) {
+        const bool first_met = p == first;
+        const BlockOfB<T> b = {packed, panel_size, row_major && (first_met || !copy) ? lines.data : nullptr,
+                               lines.k_stride};
+        const Read read = !first_met ? Read::plain : copy ? Read::copy : Read::ahead;
+        const int64_t i = p * panels.size, rows = smaller(panels.size, g.m - i);
+        const TileA<T> a = packed_a.data ? TileA<T>{packed_a.data + p * packed_a.stride + k0 * rows, 1, rows}
+                                         : TileA<T>{g.a.data + i * g.a.line_stride + k0 * g.a.k_stride,
+                                                    g.a.line_stride, g.a.k_stride};
+        for (int64_t j = j0; j < j1; j += kCols) {
+          const int64_t cols = smaller(kCols, j1 - j);
+          if (product.turned) {
+            alignas(kVecBytes) T tile[kTileRows * kCols];
+            const T* bias = part == 0 && !g.out.accumulate && g.out.row_bias ? g.out.row_bias + i : nullptr;
+            block_tile<T>(rows, k1 - k0, a, b, (j - j0) / kCols, read, {tile, kCols, false, bias, nullptr}, cols);
+            store_turned<T>(tile, rows, cols, g.out.c + j * g.out.ldc + i, g.out.ldc, accumulate);
+          } else {
+            block_tile<T>(rows, k1 - k0, a, b, (j - j0) / kCols, read, tile_at(g.out, i, j, accumulate), cols);
           }
-          item += last - first;
         }
-      });
+      }
+    }
+  };
+
+  parallel_for(par, blocks.count * panels.count, grain_for(panels.size * blocks.size * g.k),
+               [&](int64_t begin, int64_t end) {
+                 T* packed = static_cast<T*>(
+                     scratch(Scratch::local, blocks.size / kCols * panel_size * static_cast<int64_t>(sizeof(T))));
+                 for (int64_t item = begin; item < end;) {
+                   const int64_t block = item / panels.count, first = item % panels.count;
+                   const int64_t last = smaller(panels.count, first + end - item);
+                   run_block(first, last, block * blocks.size, smaller(g.n, (block + 1) * blocks.size), packed);
+                   item += last - first;
+                 }
+               });
+}
+
+// Whether to compute C^T = B^T A^T: only what is transposed by it costs, A and C instead of B.
+template <class T>
+CISDL_INLINE bool better_turned(const Gemm<T>& g) {
+  return g.a.k_stride == 1 && g.b.k_stride == 1 && !g.out.row_bias && g.m * (g.k + g.n) < g.n * g.k;
 }
 
 template <class T>
 void gemm(const Gemm<T>& g, const Parallel& par) {
   if (g.m == 0 || g.n == 0) return;
-  // Packed A stays in the cache: a taller one is taken in slices.
+  PanelProduct<T> whole = {g, better_turned(g)};
+  if (whole.turned) whole.g = {g.n, g.m, g.k, g.b, g.a, {g.out.c, g.out.ldc, g.out.accumulate, g.out.col_bias}};
+  // A stays in the cache: a taller one is taken in slices.
   const int64_t most = larger(kTileRows, kMaxPackedBytes / (larger(1, g.k) * static_cast<int64_t>(sizeof(T))));
-  const Parts slices = split_evenly(g.m, most, kTileRows);
-  for (int64_t i = 0; i < g.m; i += slices.size) {
-    Gemm<T> slice = g;
-    slice.m = smaller(slices.size, g.m - i);
-    slice.a.data += i * g.a.line_stride;
-    slice.out = tile_at(g.out, i, 0, g.out.accumulate);
+  const Parts slices = split_evenly(whole.g.m, most, kTileRows);
+  for (int64_t i = 0; i < whole.g.m; i += slices.size) {
+    PanelProduct<T> slice = whole;
+    slice.g.m = smaller(slices.size, whole.g.m - i);
+    slice.g.a.data += i * whole.g.a.line_stride;
+    slice.g.out =
+        whole.turned ? tile_at(whole.g.out, 0, i, g.out.accumulate) : tile_at(whole.g.out, i, 0, g.out.accumulate);
+    if (whole.turned && whole.g.out.row_bias) slice.g.out.row_bias = whole.g.out.row_bias + i;
     gemm_rows(slice, par);
   }
 }
