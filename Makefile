@@ -34,8 +34,8 @@ $(BUILT): $(DEPS) $(SOURCES) setup.py pyproject.toml
 test: install  ## the tests
 	$(BIN)/python -m pytest
 
-test-isa: install  ## the kernels' tests on every instruction set that this CPU has
-	for isa in $$($(BIN)/python -c 'import cisdl_ops; print(*cisdl_ops.build_info()["isas_supported"])'); do \
+test-isa: install  ## the kernels' tests on the instruction sets of this CPU that `make test` does not use
+	for isa in $$($(BIN)/python -c 'import cisdl_ops; f = cisdl_ops.build_info(); print(*{*f["isas_supported"]} - {f["isa"]})'); do \
 	  echo "CISDL_ISA=$$isa"; CISDL_ISA=$$isa $(BIN)/python -m pytest tests/ops || exit 1; done
 
 conformance: install  ## the suites of torch and ONNX and the fuzzer, as a table
