@@ -50,8 +50,24 @@ void winograd_backward_weight(const Conv2dBackwardWeight<T>& args, const Paralle
   if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->backward_weight(args, par);
 }
 
+extern "C" const StemKernels* CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)();
+
+// An entry of the list that is a kernel of conv2d_stems.cpp.
+template <template <class> class Args, class T, StemKernel<Args<float>> StemKernels::*kKernel>
+bool stem_applies(const Args<T>& args) {
+  if constexpr (std::is_same_v<T, float>)
+    return (CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)()->*kKernel).applicable(args);
+  return false;
+}
+template <template <class> class Args, class T, StemKernel<Args<float>> StemKernels::*kKernel>
+void stem_run(const Args<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>)
+    (CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)()->*kKernel).run(args, par);
+}
+
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
+    {"lanes", stem_applies<Conv2dForward, T, &StemKernels::lanes_forward>, stem_run<Conv2dForward, T, &StemKernels::lanes_forward>},
     {"winograd", winograd_forward_applies<T>, winograd_forward<T>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
@@ -62,6 +78,7 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
+    {"lanes", stem_applies<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>, stem_run<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>},
     {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
@@ -72,6 +89,7 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
+    {"lanes", stem_applies<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>, stem_run<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>},
     {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},

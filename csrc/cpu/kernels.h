@@ -32,6 +32,18 @@ struct WinogradKernels {
   void (*backward_weight)(const Conv2dBackwardWeight<float>&, const Parallel&);
 };
 
+// First layers and others with few channels, in float32 (conv2d_stems.cpp), in an object of their own.
+template <class Args>
+struct StemKernel {
+  bool (*applicable)(const Args&);
+  void (*run)(const Args&, const Parallel&);
+};
+struct StemKernels {
+  StemKernel<Conv2dForward<float>> lanes_forward;
+  StemKernel<Conv2dBackwardInput<float>> lanes_backward_input;
+  StemKernel<Conv2dBackwardWeight<float>> lanes_backward_weight;
+};
+
 template <class T>
 struct Pool2dKernels {
   ImplementationList<MaxPool2dForward<T>> max_forward;

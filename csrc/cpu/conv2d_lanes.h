@@ -1,0 +1,449 @@
+// Convolutions of small images with few channels, LeNet's above all: a batch in vector lanes.
+//
+// W images of the batch are brought side by side: cell (c, h, w) of all of them becomes one vector. Then nothing
+// depends on how long a row is, where it begins or how the tensor lies in memory: every load is a whole aligned
+// vector, stride and dilation are distances between vectors, and NCHW and channels_last differ in strides only.
+//
+//   forward          a tile of some output channels by some columns of one output row, in registers; for each tap it
+//                    loads the columns and broadcasts a weight for each channel. Kernel rows that lie outside the
+//                    image are left out, columns outside it are zeros in the copy.
+//   backward_input   the same, of grad_output with the kernel turned around and channels swapped; stride 1.
+//   backward_weight  a tile of some output channels by some taps, in registers, summed over all pixels; the lanes are
+//                    added up once, at the very end.
+//
+// It wins where the rows of an image are too short for the lanes and the channels too few to share the packing of
+// patches, and the batch fills the lanes. Its price are two transposes in registers for every cell. An item of
+// work is a band of rows of W images, small enough for the L2 cache; for the weight's gradient, first such
+// images to be brought side by side, then tiles of dw, so that one thread makes every sum.
+#pragma once
+
+#include "conv2d_view.h"
+
+namespace cisdl {
+namespace {
+
+using V = Vec<float>;
+constexpr int64_t kLanes = kWidth<float>;
+constexpr int64_t kLanesBandBytes = 768 << 10;
+
+constexpr int kLanesChannels = kNumRegisters == 32 ? 4 : 3;  // output channels of a tile
+
+// Columns of a tile of `channels` output channels.
+constexpr int lanes_columns(int channels) {
+  constexpr int kMany[] = {0, 12, 12, 8, 6}, kFew[] = {0, 6, 5, 4};
+  return kNumRegisters == 32 ? kMany[channels] : kFew[channels];
+}
+
+// Taps of a tile of dw of `channels` output channels.
+constexpr int lanes_taps(int channels) {
+  constexpr int kMany[] = {0, 8, 8, 8, 6}, kFew[] = {0, 6, 4, 3};
+  return kNumRegisters == 32 ? kMany[channels] : kFew[channels];
+}
+
+// Some rows of W images side by side, with zeros around: [plane][row][column][unit][W]. A plane is a channel and
+// the unit 1 in NCHW; in NHWC there is one plane, and its unit is the channels.
+struct LanesImage {
+  const float* data;  // the first image of the tensor
+  int64_t image;      // elements from image to image
+  int64_t planes, unit, height, width;
+  int64_t left;           // zero columns before the first, or, if negative, columns left out
+  int64_t rows, columns;  // of the copy
+
+  LanesImage(Layout layout, const float* data, int64_t channels, int64_t height, int64_t width, int64_t left,
+             int64_t rows, int64_t columns)
+      : data(data), image(channels * height * width), planes(layout == Layout::nchw ? channels : 1),
+        unit(layout == Layout::nchw ? 1 : channels), height(height), width(width), left(left), rows(rows),
+        columns(columns) {}
+
+  // Distances in the copy, in elements.
+  int64_t column_step() const { return unit * kLanes; }
+  int64_t row_step() const { return columns * unit * kLanes; }
+  int64_t channel_step() const { return unit == 1 ? rows * row_step() : kLanes; }
+  int64_t elements() const { return planes * rows * row_step(); }
+
+  // Rows [top, top + rows) of images [n, n + count), count <= W.
+  void copy(int64_t n, int64_t count, int64_t top, float* to) const {
+    const int64_t begin = smaller(larger(0, left), columns);
+    const int64_t end = larger(begin, smaller(columns, left + width));
+    const auto zeros = [&](float* p, int64_t cells) {
+      std::memset(p, 0, static_cast<size_t>(cells * column_step()) * sizeof(float));
+    };
+    for (int64_t plane = 0; plane < planes; ++plane)
+      for (int64_t i = 0; i < rows;) {
+        const int64_t h = top + i;
+        if (h < 0 || h >= height || begin == end) {
+          zeros(to, columns);
+          ++i;
+          to += row_step();
+          continue;
+        }
+        // Rows without an edge are one run.
+        const int64_t run = left == 0 && columns == width ? smaller(rows - i, height - h) : 1;
+        zeros(to, begin);
+        const float* from = data + n * image + ((plane * height + h) * width + begin - left) * unit;
+        pack_transposed<float, 1>(from, image, count, run * (end - begin) * unit, to + begin * column_step(),
+                                  kLanes);
+        if (run == 1) zeros(to + end * column_step(), columns - end);
+        i += run;
+        to += run * row_step();
+      }
+  }
+};
+
+// [cells][W] to `count` images, each a run of cells, `image` elements apart.
+CISDL_NOINLINE void part_lanes(const float* from, int64_t cells, int64_t count, float* to, int64_t image) {
+  for (int64_t i = 0; i < cells; i += kLanes) {
+    const int64_t n = smaller(kLanes, cells - i);
+    V t[kLanes];
+#pragma GCC unroll 16
+    for (int64_t j = 0; j < kLanes; ++j) t[j] = j < n ? load(from + (i + j) * kLanes) : zero<float>();
+    transpose<float>(t);
+#pragma GCC unroll 16
+    for (int64_t j = 0; j < kLanes; ++j) {
+      if (j >= count) break;
+      store_up_to(to + j * image + i, t[j], n);
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------------- forward
+
+// A convolution with a weight of any strides.
+struct LanesConvolution {
+  Conv2dProblem p;
+  Layout layout;
+  const float* input;
+  const float* weight;
+  int64_t weight_k, weight_c, weight_r, weight_s;
+  const float* bias;
+  float* output;
+};
+
+// y[KT][QT] = bias + sum over taps; a tap is an offset in x. Columns of x are `step` apart.
+template <int KT, int QT>
+CISDL_NOINLINE void lanes_tile(const float* x, int64_t step, const int64_t* taps, int64_t num_taps,
+                               const float* weight, const float* bias, float* y, int64_t y_channel,
+                               int64_t y_column) {
+  V acc[KT][QT];
+#pragma GCC unroll 4
+  for (int k = 0; k < KT; ++k)
+#pragma GCC unroll 12
+    for (int q = 0; q < QT; ++q) acc[k][q] = set1(bias[k]);
+  for (int64_t t = 0; t < num_taps; ++t, weight += KT) {
+    // Three base addresses and multiples 0, 1 and 2 of the step reach all columns without a register for each.
+    const float* base[(QT + 2) / 3];
+#pragma GCC unroll 4
+    for (int i = 0; i < (QT + 2) / 3; ++i) base[i] = x + taps[t] + 3 * i * step;
+    V w[KT];
+#pragma GCC unroll 4
+    for (int k = 0; k < KT; ++k) w[k] = set1(weight[k]);
+#pragma GCC unroll 12
+    for (int q = 0; q < QT; ++q) {
+      const V v = load(base[q / 3] + q % 3 * step);
+#pragma GCC unroll 4
+      for (int k = 0; k < KT; ++k) acc[k][q] += w[k] * v;
+    }
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < KT; ++k)
+#pragma GCC unroll 12
+    for (int q = 0; q < QT; ++q) store(y + k * y_channel + q * y_column, acc[k][q]);
+}
+
+// An output row of KT channels, in tiles of about the same number of columns.
+template <int KT, int QT = lanes_columns(KT)>
+CISDL_INLINE void lanes_row_tiles(int64_t tile, int64_t x_step, const float* x, const int64_t* taps,
+                                  int64_t num_taps, const float* weight, const float* bias, float* y,
+                                  int64_t y_channel, int64_t y_column) {
+  if (tile == QT) {
+    lanes_tile<KT, QT>(x, x_step, taps, num_taps, weight, bias, y, y_channel, y_column);
+  } else if constexpr (QT > 1) {
+    lanes_row_tiles<KT, QT - 1>(tile, x_step, x, taps, num_taps, weight, bias, y, y_channel, y_column);
+  }
+}
+
+template <int KT = kLanesChannels>
+CISDL_INLINE void lanes_row(int64_t channels, int64_t width, int64_t x_step, const float* x, const int64_t* taps,
+                            int64_t num_taps, const float* weight, const float* bias, float* y, int64_t y_channel,
+                            int64_t y_column) {
+  if (channels == KT) {
+    const Parts tiles = split_evenly(width, lanes_columns(KT), 1);
+    for (int64_t q = 0; q < width; q += tiles.size)
+      lanes_row_tiles<KT>(smaller(tiles.size, width - q), x_step, x + q * x_step, taps, num_taps, weight, bias,
+                          y + q * y_column, y_channel, y_column);
+  } else if constexpr (KT > 1) {
+    lanes_row<KT - 1>(channels, width, x_step, x, taps, num_taps, weight, bias, y, y_channel, y_column);
+  }
+}
+
+// Columns of the copy under an output row.
+int64_t lanes_width(const Conv2dProblem& p) {
+  return (p.out_w - 1) * p.stride_w + (p.kernel_w - 1) * p.dilation_w + 1;
+}
+int64_t lanes_height(const Conv2dProblem& p, int64_t out_rows) {
+  return (out_rows - 1) * p.stride_h + (p.kernel_h - 1) * p.dilation_h + 1;
+}
+
+void lanes_convolve(const LanesConvolution& f, const Parallel& par) {
+  const Conv2dProblem& p = f.p;
+  const int64_t row_taps = p.in_channels * p.kernel_w, num_taps = p.kernel_h * row_taps;
+  const Parts tiles = split_evenly(p.out_channels, kLanesChannels, 1);
+
+  // Weights as [tile of channels][tap][channel], taps by kernel row; then the bias.
+  float* weight =
+      static_cast<float*>(scratch(Scratch::shared, (num_taps + 1) * p.out_channels * int64_t{sizeof(float)}));
+  float* bias = weight + num_taps * p.out_channels;
+  for (int64_t k = 0; k < p.out_channels; ++k) {
+    const int64_t tile = k / tiles.size * tiles.size, width = smaller(tiles.size, p.out_channels - tile);
+    float* to = weight + tile * num_taps + k % tiles.size;
+    for (int64_t r = 0; r < p.kernel_h; ++r)
+      for (int64_t c = 0; c < p.in_channels; ++c)
+        for (int64_t s = 0; s < p.kernel_w; ++s, to += width)
+          *to = f.weight[k * f.weight_k + c * f.weight_c + r * f.weight_r + s * f.weight_s];
+    bias[k] = f.bias ? f.bias[k] : 0;
+  }
+
+  // Bands of rows that fit in the cache, and enough of them for all threads.
+  const int64_t groups = ceil_div(p.batch, kLanes), cols = lanes_width(p);
+  const int64_t row_bytes = (p.in_channels * cols * p.stride_h + p.out_channels * p.out_w) * kLanes * 4;
+  const int64_t wanted = par.num_threads == 1 ? 1 : ceil_div(2 * par.num_threads, groups);
+  const Parts bands = split_evenly(
+      p.out_h, larger(1, smaller(kLanesBandBytes / row_bytes, ceil_div(p.out_h, wanted))), 1);
+  const LanesImage x(f.layout, f.input, p.in_channels, p.in_h, p.in_w, p.pad_left, lanes_height(p, bands.size),
+                     cols);
+  const LanesImage y(f.layout, nullptr, p.out_channels, p.out_h, p.out_w, 0, bands.size, p.out_w);
+  const int64_t work = bands.size * p.out_w * p.out_channels * num_taps * kLanes;
+  parallel_for(par, groups * bands.count, grain_for(work), [&](int64_t begin, int64_t end) {
+    float* copy =
+        static_cast<float*>(scratch(Scratch::local, (x.elements() + y.elements()) * int64_t{sizeof(float)}));
+    float* sums = copy + x.elements();
+    int64_t* taps = static_cast<int64_t*>(scratch(Scratch::extra, num_taps * int64_t{sizeof(int64_t)}));
+    for (int64_t t = 0; t < num_taps; ++t)
+      taps[t] = t / row_taps * p.dilation_h * x.row_step() + t % row_taps / p.kernel_w * x.channel_step() +
+                t % p.kernel_w * p.dilation_w * x.column_step();
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t n = item / bands.count * kLanes, count = smaller(kLanes, p.batch - n);
+      const int64_t y0 = item % bands.count * bands.size, rows = smaller(bands.size, p.out_h - y0);
+      x.copy(n, count, y0 * p.stride_h - p.pad_top, copy);
+      for (int64_t row = 0; row < rows; ++row) {
+        // Kernel rows inside the image.
+        const int64_t h = (y0 + row) * p.stride_h - p.pad_top;
+        const int64_t r0 = h < 0 ? smaller(p.kernel_h, ceil_div(-h, p.dilation_h)) : 0;
+        const int64_t r1 = larger(r0, smaller(p.kernel_h, ceil_div(larger(0, p.in_h - h), p.dilation_h)));
+        for (int64_t k = 0; k < p.out_channels; k += tiles.size) {
+          const int64_t channels = smaller(tiles.size, p.out_channels - k);
+          lanes_row<>(channels, p.out_w, p.stride_w * x.column_step(), copy + row * p.stride_h * x.row_step(),
+                      taps + r0 * row_taps, (r1 - r0) * row_taps,
+                      weight + k * num_taps + r0 * row_taps * channels, bias + k,
+                      sums + k * y.channel_step() + row * y.row_step(), y.channel_step(), y.column_step());
+        }
+      }
+      for (int64_t plane = 0; plane < y.planes; ++plane)
+        part_lanes(sums + plane * y.channel_step(), rows * p.out_w * y.unit, count,
+                   f.output + n * y.image + (plane * p.out_h + y0) * p.out_w * y.unit, y.image);
+    }
+  });
+}
+
+// ------------------------------------------------------------------------------- gradient of the weight
+
+// Pixels of W images, and the distances of both operands.
+struct LanesWalk {
+  int64_t rows, columns;
+  int64_t x_row, x_column;
+  int64_t dy_channel, dy_row, dy_column;
+};
+
+// sums[KT][NT] (vectors) += sum over pixels of dy[k] x[tap].
+template <int KT, int NT>
+CISDL_NOINLINE void lanes_gradient_tile(const LanesWalk& walk, const float* dy, const float* x,
+                                        const int64_t* taps, float* sums) {
+  V acc[KT][NT];
+#pragma GCC unroll 4
+  for (int k = 0; k < KT; ++k)
+#pragma GCC unroll 8
+    for (int t = 0; t < NT; ++t) acc[k][t] = zero<float>();
+  int64_t tap[NT];
+#pragma GCC unroll 8
+  for (int t = 0; t < NT; ++t) tap[t] = taps[t];
+  const int64_t channel = walk.dy_channel;
+  for (int64_t p = 0; p < walk.rows; ++p) {
+    const float* g = dy + p * walk.dy_row;
+    const float* v = x + p * walk.x_row;
+    for (int64_t q = 0; q < walk.columns; ++q, g += walk.dy_column, v += walk.x_column) {
+      V d[KT];
+      d[0] = load(g);
+      if constexpr (KT > 1) d[1] = load(g + channel);
+      if constexpr (KT > 2) d[2] = load(g + 2 * channel);
+      if constexpr (KT > 3) d[3] = load(g + 3 * channel);
+#pragma GCC unroll 8
+      for (int t = 0; t < NT; ++t) {
+        const V u = load(v + tap[t]);
+#pragma GCC unroll 4
+        for (int k = 0; k < KT; ++k) acc[k][t] += d[k] * u;
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < KT; ++k)
+#pragma GCC unroll 8
+    for (int t = 0; t < NT; ++t, sums += kLanes) store(sums, load(sums) + acc[k][t]);
+}
+
+template <int KT, int NT = lanes_taps(KT)>
+CISDL_INLINE void lanes_gradient_taps(int64_t num_taps, const LanesWalk& walk, const float* dy, const float* x,
+                                      const int64_t* taps, float* sums) {
+  if (num_taps == NT) {
+    lanes_gradient_tile<KT, NT>(walk, dy, x, taps, sums);
+  } else if constexpr (NT > 1) {
+    lanes_gradient_taps<KT, NT - 1>(num_taps, walk, dy, x, taps, sums);
+  }
+}
+
+template <int KT = kLanesChannels>
+CISDL_INLINE void lanes_gradient(int64_t channels, int64_t num_taps, const LanesWalk& walk, const float* dy,
+                                 const float* x, const int64_t* taps, float* sums) {
+  if (channels == KT) {
+    lanes_gradient_taps<KT>(num_taps, walk, dy, x, taps, sums);
+  } else if constexpr (KT > 1) {
+    lanes_gradient<KT - 1>(channels, num_taps, walk, dy, x, taps, sums);
+  }
+}
+
+// One vector: the sum of `cells` vectors, `step` apart.
+V sum_cells(const float* p, int64_t cells, int64_t step) {
+  V sums[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= cells; i += 8)
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) sums[j] += load(p + (i + j) * step);
+  for (; i < cells; ++i) sums[0] += load(p + i * step);
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+void lanes_backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& par) {
+  const Conv2dProblem& p = a.p;
+  constexpr int64_t kBytes = sizeof(float);
+  const int64_t K = p.out_channels, row_taps = p.in_channels * p.kernel_w, num_taps = p.kernel_h * row_taps;
+  const LanesImage x(a.layout, a.input, p.in_channels, p.in_h, p.in_w, p.pad_left, lanes_height(p, p.out_h),
+                     lanes_width(p));
+  const LanesImage dy(a.layout, a.grad_output, K, p.out_h, p.out_w, 0, p.out_h, p.out_w);
+  const Parts tiles = split_evenly(K, kLanesChannels, 1);
+  const Parts tap_tiles = split_evenly(num_taps, lanes_taps(static_cast<int>(tiles.size)), 1);
+
+  // Partial sums of dw, [tile][tap][channels of the tile][W], and of the bias, [channel][W]; then the copies.
+  const int64_t groups = ceil_div(p.batch, kLanes), group_size = x.elements() + dy.elements();
+  const int64_t chunk = larger(1, smaller(groups, kLanesBandBytes / (group_size * kBytes)));
+  const int64_t sums_size = K * num_taps * kLanes, bias_size = groups * K * kLanes;
+  float* sums = static_cast<float*>(scratch(Scratch::shared2, (sums_size + bias_size) * kBytes));
+  float* bias_sums = sums + sums_size;
+  float* copies = static_cast<float*>(scratch(Scratch::shared, chunk * group_size * kBytes));
+  std::memset(sums, 0, static_cast<size_t>(sums_size * kBytes));
+
+  const int64_t plane = p.out_h * p.out_w;
+  const LanesWalk whole{p.out_h,
+                        p.out_w,
+                        p.stride_h * x.row_step(),
+                        p.stride_w * x.column_step(),
+                        dy.channel_step(),
+                        dy.row_step(),
+                        dy.column_step()};
+  const int64_t most_rows = larger(1, kMaxChain / p.out_w);
+  for (int64_t first = 0; first < groups; first += chunk) {
+    const int64_t count = smaller(chunk, groups - first);
+    parallel_for(par, count, grain_for(8 * group_size), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = (first + i) * kLanes, images = smaller(kLanes, p.batch - n);
+        float* copy = copies + i * group_size;
+        if (a.grad_weight) x.copy(n, images, -p.pad_top, copy);
+        dy.copy(n, images, 0, copy + x.elements());
+        if (a.grad_bias)
+          for (int64_t k = 0; k < K; ++k)
+            store(bias_sums + ((first + i) * K + k) * kLanes,
+                  sum_cells(copy + x.elements() + k * dy.channel_step(), plane, dy.column_step()));
+      }
+    });
+    if (!a.grad_weight) continue;
+    const int64_t work = count * plane * kLanes * tiles.size * tap_tiles.size;
+    parallel_for(par, tiles.count * tap_tiles.count, grain_for(work), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t k = i / tap_tiles.count * tiles.size, channels = smaller(tiles.size, K - k);
+        const int64_t tap = i % tap_tiles.count * tap_tiles.size;
+        const int64_t item_taps = smaller(tap_tiles.size, num_taps - tap);
+        int64_t taps[8];
+        for (int64_t j = 0; j < item_taps; ++j) {
+          const int64_t t = tap + j;
+          taps[j] = t / row_taps * p.dilation_h * x.row_step() + t % row_taps / p.kernel_w * x.channel_step() +
+                    t % p.kernel_w * p.dilation_w * x.column_step();
+        }
+        float* to = sums + (k * num_taps + channels * tap) * kLanes;
+        for (int64_t group = 0; group < count; ++group) {
+          const float* copy = copies + group * group_size;
+          LanesWalk walk = whole;
+          for (int64_t y = 0; y < p.out_h; y += most_rows) {
+            walk.rows = smaller(most_rows, p.out_h - y);
+            lanes_gradient<>(channels, item_taps, walk,
+                             copy + x.elements() + k * dy.channel_step() + y * dy.row_step(),
+                             copy + y * walk.x_row, taps, to);
+          }
+        }
+      }
+    });
+  }
+
+  if (a.grad_weight) {
+    const bool last = a.layout == Layout::nhwc;  // [K][r][s][C] instead of [K][C][r][s]
+    for (int64_t k = 0; k < K; ++k) {
+      const int64_t tile = k / tiles.size * tiles.size, channels = smaller(tiles.size, K - tile);
+      for (int64_t t = 0; t < num_taps; ++t) {
+        // A tile of taps lies as [channel][tap].
+        const int64_t first = t / tap_tiles.size * tap_tiles.size;
+        const int64_t width = smaller(tap_tiles.size, num_taps - first);
+        const float* from =
+            sums + (tile * num_taps + channels * first + (k - tile) * width + (t - first)) * kLanes;
+        const int64_t r = t / row_taps, c = t % row_taps / p.kernel_w, s = t % p.kernel_w;
+        a.grad_weight[k * num_taps + (last ? (r * p.kernel_w + s) * p.in_channels + c
+                                           : (c * p.kernel_h + r) * p.kernel_w + s)] = sum_lanes<float>(load(from));
+      }
+    }
+  }
+  if (a.grad_bias)
+    for (int64_t k = 0; k < K; ++k) {
+      V sum = zero<float>();
+      for (int64_t group = 0; group < groups; ++group) sum += load(bias_sums + (group * K + k) * kLanes);
+      a.grad_bias[k] = sum_lanes<float>(sum);
+    }
+}
+
+// ------------------------------------------------------------------------------------------- entries
+
+void lanes_forward(const Conv2dForward<float>& a, const Parallel& par) {
+  const Conv2dProblem& p = a.p;
+  const int64_t cells = p.kernel_h * p.kernel_w, c = p.in_channels;
+  const bool last = a.layout == Layout::nhwc;
+  lanes_convolve({p, a.layout, a.input, a.weight, c * cells, last ? 1 : cells, p.kernel_w * (last ? c : 1),
+                  last ? c : 1, a.bias, a.output},
+                 par);
+}
+
+void lanes_backward_input(const Conv2dBackwardInput<float>& a, const Parallel& par) {
+  const Conv2dProblem& p = a.p;
+  const int64_t cells = p.kernel_h * p.kernel_w, c = p.in_channels;
+  const bool last = a.layout == Layout::nhwc;
+  const int64_t r = p.kernel_w * (last ? c : 1), s = last ? c : 1;
+  Conv2dProblem q = p;
+  q.in_channels = p.out_channels;
+  q.out_channels = p.in_channels;
+  q.in_h = p.out_h;
+  q.in_w = p.out_w;
+  q.out_h = p.in_h;
+  q.out_w = p.in_w;
+  q.pad_top = (p.kernel_h - 1) * p.dilation_h - p.pad_top;
+  q.pad_left = (p.kernel_w - 1) * p.dilation_w - p.pad_left;
+  lanes_convolve({q, a.layout, a.grad_output, a.weight + (p.kernel_h - 1) * r + (p.kernel_w - 1) * s,
+                  last ? 1 : cells, c * cells, -r, -s, nullptr, a.grad_input},
+                 par);
+}
+
+}  // namespace
+}  // namespace cisdl
