@@ -18,7 +18,7 @@ LARGER = [
         "conv2d/lenet_conv2_b64",
         "max_pool2d/lenet_pool1_b64",
         "avg_pool2d/lenet_pool1_b64",
-        "adaptive_avg_pool2d/alexnet_256_13_to_6_b16",
+        "adaptive_avg_pool2d/256_13_to_6_b16",
         "lstm_cell/h128_b32",
         "gru_cell/h128_b256",
         "rnn_tanh_cell/h128_b256",
