@@ -6,6 +6,7 @@
 #include "conv2d_nhwc.h"
 #include "conv2d_packed_gemm.h"
 #include "conv2d_plain.h"
+#include "conv2d_stems.h"
 #include "conv2d_weight_gradient.h"
 
 namespace cisdl {
@@ -67,8 +68,13 @@ void stem_run(const Args<T>& args, const Parallel& par) {
 
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
-    {"lanes", stem_applies<Conv2dForward, T, &StemKernels::lanes_forward>, stem_run<Conv2dForward, T, &StemKernels::lanes_forward>},
     {"winograd", winograd_forward_applies<T>, winograd_forward<T>},
+    {"space_to_depth", stem_applies<Conv2dForward, T, &StemKernels::space_to_depth_forward>,
+     stem_run<Conv2dForward, T, &StemKernels::space_to_depth_forward>},
+    {"lanes", stem_applies<Conv2dForward, T, &StemKernels::lanes_forward>,
+     stem_run<Conv2dForward, T, &StemKernels::lanes_forward>},
+    {"rows", stem_applies<Conv2dForward, T, &StemKernels::rows_forward>,
+     stem_run<Conv2dForward, T, &StemKernels::rows_forward>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dForward<T>>, conv2d_depthwise_forward<T>},
@@ -78,8 +84,9 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
-    {"lanes", stem_applies<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>, stem_run<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>},
     {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>},
+    {"lanes", stem_applies<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>,
+     stem_run<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardInput<T>>, conv2d_depthwise_backward_input<T>},
@@ -89,8 +96,13 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
-    {"lanes", stem_applies<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>, stem_run<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>},
     {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>},
+    {"space_to_depth", stem_applies<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>,
+     stem_run<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>},
+    {"lanes", stem_applies<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>,
+     stem_run<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>},
+    {"rows", stem_applies<Conv2dBackwardWeight, T, &StemKernels::rows_backward_weight>,
+     stem_run<Conv2dBackwardWeight, T, &StemKernels::rows_backward_weight>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},
     {"depthwise", conv2d_is_nhwc_depthwise<Conv2dBackwardWeight<T>>, conv2d_depthwise_backward_weight<T>},

@@ -32,18 +32,6 @@ struct WinogradKernels {
   void (*backward_weight)(const Conv2dBackwardWeight<float>&, const Parallel&);
 };
 
-// First layers and others with few channels, in float32 (conv2d_stems.cpp), in an object of their own.
-template <class Args>
-struct StemKernel {
-  bool (*applicable)(const Args&);
-  void (*run)(const Args&, const Parallel&);
-};
-struct StemKernels {
-  StemKernel<Conv2dForward<float>> lanes_forward;
-  StemKernel<Conv2dBackwardInput<float>> lanes_backward_input;
-  StemKernel<Conv2dBackwardWeight<float>> lanes_backward_weight;
-};
-
 template <class T>
 struct Pool2dKernels {
   ImplementationList<MaxPool2dForward<T>> max_forward;
@@ -95,8 +83,9 @@ using RecurrentFamily = Family<RecurrentKernels>;
 
 // Grow-only scratch memory of the calling thread, 64-byte aligned, contents undefined. A pointer stays valid
 // until the same thread asks for the same slot again. `shared` is for the thread that calls the kernel (packed
-// operands that all threads read), `local` for the body of a parallel_for, `extra` for a second one there.
-enum class Scratch : int { shared, shared2, local, extra, count };
+// operands that all threads read), `local` for the body of a parallel_for, `extra` for a second one there, `outer` for a kernel that calls
+// another.
+enum class Scratch : int { shared, shared2, local, extra, outer, count };
 void* scratch(Scratch slot, int64_t bytes);
 
 }  // namespace cisdl
