@@ -54,13 +54,13 @@ void winograd_backward_weight(const Conv2dBackwardWeight<T>& args, const Paralle
 extern "C" const StemKernels* CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)();
 
 // An entry of the list that is a kernel of conv2d_stems.cpp.
-template <template <class> class Args, class T, StemKernel<Args<float>> StemKernels::*kKernel>
+template <template <class> class Args, class T, StemKernel<Args<float>> StemKernels::* kKernel>
 bool stem_applies(const Args<T>& args) {
   if constexpr (std::is_same_v<T, float>)
     return (CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)()->*kKernel).applicable(args);
   return false;
 }
-template <template <class> class Args, class T, StemKernel<Args<float>> StemKernels::*kKernel>
+template <template <class> class Args, class T, StemKernel<Args<float>> StemKernels::* kKernel>
 void stem_run(const Args<T>& args, const Parallel& par) {
   if constexpr (std::is_same_v<T, float>)
     (CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)()->*kKernel).run(args, par);

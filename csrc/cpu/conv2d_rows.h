@@ -2,12 +2,13 @@
 //
 //   y[k, y, x] = b[k] + sum over taps of w[k, tap] window[tap moved by (y, x)]
 //
-// A register tile is some output channels by some vectors of output pixels, wherever in the band of rows these lie: for
-// each tap it loads the vectors straight from the window (conv2d_window.h) and broadcasts a weight for each channel.
-// Nothing is packed but the weights, and no patch is ever written, which few input channels would not pay for; the
-// window of a band stays in L1 while all output channels pass.
+// A register tile is some output channels by some vectors of output pixels, wherever in the band of rows these
+// lie: for each tap it loads the vectors straight from the window (conv2d_window.h) and broadcasts a weight for
+// each channel. Nothing is packed but the weights, and no patch is ever written, which few input channels would
+// not pay for; the window of a band stays in L1 while all output channels pass.
 //
-// It wins for few input channels and rows that fill the lanes. An item of work is a band of output rows of an image.
+// It wins for few input channels and rows that fill the lanes. An item of work is a band of output rows of an
+// image.
 #pragma once
 
 #include "conv2d_window.h"
@@ -92,7 +93,8 @@ void rows_forward(const Conv2dForward<float>& a, const Parallel& par) {
   float* bias = weight + K * num_taps;
   for (int64_t k = 0; k < K; ++k) {
     const int64_t tile = k / tiles.size * tiles.size, width = smaller(tiles.size, K - tile);
-    for (int64_t t = 0; t < num_taps; ++t) weight[tile * num_taps + t * width + k - tile] = a.weight[k * num_taps + t];
+    for (int64_t t = 0; t < num_taps; ++t)
+      weight[tile * num_taps + t * width + k - tile] = a.weight[k * num_taps + t];
     bias[k] = a.bias ? a.bias[k] : 0;
   }
 
@@ -108,6 +110,7 @@ void rows_forward(const Conv2dForward<float>& a, const Parallel& par) {
     RowsVector* vectors = static_cast<RowsVector*>(
         scratch(Scratch::extra, vectors_bytes + (num_taps + 1) * int64_t{sizeof(int64_t)}));
     int64_t* taps = reinterpret_cast<int64_t*>(vectors + bands.size * row_vectors);
+    int64_t listed = 0;
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / bands.count, y = item % bands.count * bands.size;
       const int64_t rows = smaller(bands.size, p.out_h - y), count = rows * row_vectors;
@@ -115,11 +118,14 @@ void rows_forward(const Conv2dForward<float>& a, const Parallel& par) {
       shape.image = n;
       float* window = static_cast<float*>(scratch(Scratch::local, shape.size<float>() * kBytes));
       if (num_taps > 0) copy_window(p, a.input, 0, p.in_channels, shape, window);
-      for (int64_t t = 0; t < num_taps; ++t)
-        taps[t] = shape.tap(p, t / cells, t % cells / p.kernel_w, t % p.kernel_w);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t row = i / row_vectors, x = i % row_vectors * W;
-        vectors[i] = {row * shape.row_step * shape.row_stride + x, row * p.out_w + x, smaller(W, p.out_w - x)};
+      if (rows != listed) {  // most bands are equally high
+        listed = rows;
+        for (int64_t t = 0; t < num_taps; ++t)
+          taps[t] = shape.tap(p, t / cells, t % cells / p.kernel_w, t % p.kernel_w);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t row = i / row_vectors, x = i % row_vectors * W;
+          vectors[i] = {row * shape.row_step * shape.row_stride + x, row * p.out_w + x, smaller(W, p.out_w - x)};
+        }
       }
       const Parts vector_tiles = split_evenly(count, kRowsTileVectors, 1);
       for (int64_t k = 0; k < K; k += tiles.size)

@@ -2,16 +2,16 @@
 //
 //   dw[k, tap] = sum over n, y, x of dy[n,k,y,x] window[tap moved by (y, x)]
 //
-// A register tile is some output channels by some taps, each a vector of partial sums: a step loads a vector of every
-// channel of dy and of every tap of the window (conv2d_window.h) and multiplies each with each. Nothing is
+// A register tile is some output channels by some taps, each a vector of partial sums: a step loads a vector of
+// every channel of dy and of every tap of the window (conv2d_window.h) and multiplies each with each. Nothing is
 // transposed or packed but the window, which few input channels keep small. The images are taken in bands of rows:
-// a tile's part of dy stays in L1 while all taps pass, the window in L2 while all output channels pass; what a band
-// adds to a tile is kept in memory, lanes and all. Lanes are added up at the very end. The bias gradient is summed
-// along with it, for dy is large and read once.
+// a tile's part of dy stays in L1 while all taps pass, the window in L2 while all output channels pass; what a
+// band adds to a tile is kept in memory, lanes and all. Lanes are added up at the very end. The bias gradient is
+// summed along with it, for dy is large and read once.
 //
-// It wins for few input channels and rows that fill the lanes; with many input channels the windows grow, and outer
-// products over transposed pixels (conv2d_weight_gradient.h) or Winograd are better. An item of work is a tile of
-// output channels: one thread makes all of its sums.
+// It wins for few input channels and rows that fill the lanes; with many input channels the windows grow, and
+// outer products over transposed pixels (conv2d_weight_gradient.h) or Winograd are better. An item of work is a
+// tile of output channels: one thread makes all of its sums.
 #pragma once
 
 #include "conv2d_window.h"
@@ -137,8 +137,11 @@ void rows_backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& 
           if (a.grad_bias)
             for (int64_t i = 0; i < channels; ++i)
               add_run(dy + i * plane, rows * p.out_w, sums + (K * num_taps + k + i) * W);
-          // What comes next: the following channels, or those of the next image. Each tile of taps asks for a channel.
-          const float* next = tile + 1 < end ? dy + channels * plane : n + 1 < p.batch ? dy + (K - k + begin * tiles.size) * plane : dy;
+          // What comes next: the following channels, or those of the next image. Each tile of taps asks for a
+          // channel.
+          const float* next = tile + 1 < end    ? dy + channels * plane
+                              : n + 1 < p.batch ? dy + (K - k + begin * tiles.size) * plane
+                                                : dy;
           for (int64_t t = 0, i = 0; t < num_taps; t += tap_tiles.size, ++i)
             rows_gradient<>(channels, smaller(tap_tiles.size, num_taps - t), band, dy, window, taps + t,
                             sums + (k * num_taps + channels * t) * W, next + smaller(i, channels - 1) * plane);

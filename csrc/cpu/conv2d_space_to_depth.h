@@ -1,5 +1,5 @@
-// Strided first layers as convolutions of stride 1: the images are cut into blocks of stride x stride pixels, and the
-// pixels of a block become channels of one pixel.
+// Strided first layers as convolutions of stride 1: the images are cut into blocks of stride x stride pixels, and
+// the pixels of a block become channels of one pixel.
 //
 //   x'[(c,i,j), h, w] = x[c, h*S + i - pad, w*S + j - pad],   w'[k, (c,i,j), r, s] = w[k, c, r*S + i, s*S + j]
 //
@@ -8,12 +8,12 @@
 // 363, of which Winograd's method (winograd.cpp) makes 108. In channels_last the new channels are in the order
 // (i, j, c), so that a row of a block is one run.
 //
-// Images are rewritten and convolved a few at a time, which bounds the memory; the gradients of the weight that each
-// such part gives are added in order.
+// Images are rewritten and convolved a few at a time, which bounds the memory; the gradients of the weight that
+// each such part gives are added in order.
 #pragma once
 
-#include "conv2d_bias_gradient.h"
 #include "column_sums.h"
+#include "conv2d_bias_gradient.h"
 #include "conv2d_window.h"
 
 namespace cisdl {
@@ -24,12 +24,12 @@ extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)();
 constexpr int64_t kDepthBytes = 4 << 20;  // of images rewritten at a time
 
 struct SpaceToDepth {
-  Conv2dProblem p;   // as given
+  Conv2dProblem p;  // as given
   Layout layout;
-  Conv2dProblem q;   // of stride 1, for `images` images
-  int64_t images;    // at a time
-  int64_t image;     // elements of an image rewritten
-  int64_t weights;   // elements of a weight rewritten
+  Conv2dProblem q;  // of stride 1, for `images` images
+  int64_t images;   // at a time
+  int64_t image;    // elements of an image rewritten
+  int64_t weights;  // elements of a weight rewritten
 
   SpaceToDepth(const Conv2dProblem& p, Layout layout) : p(p), layout(layout), q(p) {
     q.in_channels = p.in_channels * p.stride_h * p.stride_w;
@@ -44,102 +44,116 @@ struct SpaceToDepth {
     images = larger(1, smaller(p.batch, kDepthBytes / (image * int64_t{sizeof(float)})));
   }
 
-  // Memory for some images, a weight, and a vector that copies may spill.
+  // Memory for two weights and some images.
   float* memory() const {
-    return static_cast<float*>(
-        scratch(Scratch::outer, (images * image + weights + kWidth<float>) * int64_t{sizeof(float)}));
+    return static_cast<float*>(scratch(Scratch::outer, (images * image + 2 * weights) * int64_t{sizeof(float)}));
   }
 
-  // Rows h of one image, for all channels; `end` is that of the tensor.
+  // One image; `end` is that of the tensor.
   void rewrite_nchw(const float* x, const float* end, float* to) const {
     const int64_t plane = p.in_h * p.in_w;
     for (int64_t c = 0; c < p.in_channels; ++c)
       for (int64_t i = 0; i < p.stride_h; ++i)
-        for (int64_t j = 0; j < p.stride_w; ++j)
+        for (int64_t j = 0; j < p.stride_w; ++j) {
+          // Columns [left, right) are inside the image.
+          const int64_t first = j - p.pad_left;
+          const int64_t left = smaller(q.in_w, first < 0 ? ceil_div(-first, p.stride_w) : 0);
+          const int64_t right = larger(left, smaller(q.in_w, ceil_div(larger(0, p.in_w - first), p.stride_w)));
           for (int64_t h = 0; h < q.in_h; ++h, to += q.in_w) {
-            const int64_t row = h * p.stride_h + i - p.pad_top, first = j - p.pad_left;
-            // Columns [left, right) are inside the image.
-            const int64_t left = smaller(q.in_w, first < 0 ? ceil_div(-first, p.stride_w) : 0);
-            const int64_t right =
-                larger(left, smaller(q.in_w, ceil_div(larger(0, p.in_w - first), p.stride_w)));
+            const int64_t row = h * p.stride_h + i - p.pad_top;
             if (row < 0 || row >= p.in_h) {
-              zero_spill(to, q.in_w);
+              zeros(to, q.in_w);
               continue;
             }
             const float* from = x + c * plane + row * p.in_w + first + left * p.stride_w;
-            zero_spill(to, left);
+            zeros(to, left);
             if (p.stride_w == 4)
-              copy_every<float, 4>(to + left, from, right - left, end);
+              take_every<4>(to + left, from, right - left, end);
             else if (p.stride_w == 2)
-              copy_every<float, 2>(to + left, from, right - left, end);
+              take_every<2>(to + left, from, right - left, end);
             else
               for (int64_t w = left; w < right; ++w) to[w] = from[(w - left) * p.stride_w];
-            zero_spill(to + right, q.in_w - right);
+            zeros(to + right, q.in_w - right);
           }
+        }
   }
 
-  void rewrite_nhwc(const float* x, const float* end, float* to) const {
+  static void zeros(float* to, int64_t n) { std::memset(to, 0, static_cast<size_t>(n) * sizeof(float)); }
+
+  // to[i] = from[i * S] for i < n, and nothing past that.
+  template <int S>
+  static void take_every(float* to, const float* from, int64_t n, const float* end) {
+    constexpr int64_t W = kWidth<float>;
+    int64_t i = 0;
+    for (; i < n && end - from >= (i + W) * S; i += W)
+      store_up_to(to + i, load_every<float, S>(from + i * S), n - i);
+    for (; i < n; ++i) to[i] = from[i * S];
+  }
+
+  void rewrite_nhwc(const float* x, float* to) const {
+    constexpr int64_t kPiece = 4;
     const int64_t run = p.stride_w * p.in_channels;  // a row of a block
-    for (int64_t h = 0; h < q.in_h; ++h)
-      for (int64_t w = 0; w < q.in_w; ++w)
-        for (int64_t i = 0; i < p.stride_h; ++i, to += run) {
-          const int64_t row = h * p.stride_h + i - p.pad_top, column = w * p.stride_w - p.pad_left;
-          const float* from = x + (row * p.in_w + column) * p.in_channels;
-          if (row < 0 || row >= p.in_h)
-            zero_spill(to, run);
-          else if (column >= 0 && column + p.stride_w <= p.in_w)
-            copy_spill(to, from, run, end);
-          else
-            for (int64_t j = 0; j < run; ++j) {
-              const int64_t at = column + j / p.in_channels;
-              to[j] = at >= 0 && at < p.in_w ? from[j] : 0;
-            }
+    const int64_t left = smaller(q.in_w, ceil_div(p.pad_left, p.stride_w));
+    const int64_t right = larger(left, smaller(q.in_w, (p.in_w + p.pad_left) / p.stride_w));  // whole blocks
+    for (int64_t h = 0; h < q.in_h; ++h, to += q.in_w * q.in_channels)
+      for (int64_t i = 0; i < p.stride_h; ++i) {
+        const int64_t row = h * p.stride_h + i - p.pad_top;
+        float* dst = to + i * run;
+        if (row < 0 || row >= p.in_h) {
+          for (int64_t w = 0; w < q.in_w; ++w) zeros(dst + w * q.in_channels, run);
+          continue;
         }
+        const float* from = x + (row * p.in_w - p.pad_left) * p.in_channels;  // column 0 of block 0
+        const auto at_edge = [&](int64_t w) {
+          for (int64_t j = 0; j < run; ++j) {
+            const int64_t column = w * p.stride_w - p.pad_left + j / p.in_channels;
+            dst[w * q.in_channels + j] = column >= 0 && column < p.in_w ? from[w * run + j] : 0;
+          }
+        };
+        for (int64_t w = 0; w < left; ++w) at_edge(w);
+        for (int64_t w = left; w < right; ++w) {
+          float* block = dst + w * q.in_channels;
+          int64_t j = 0;
+          for (; j + kPiece <= run; j += kPiece)
+            std::memcpy(block + j, from + w * run + j, kPiece * sizeof(float));
+          for (; j < run; ++j) block[j] = from[w * run + j];
+        }
+        for (int64_t w = right; w < q.in_w; ++w) at_edge(w);
+      }
   }
 
   // Images [n, n + count).
   void rewrite(const float* x, int64_t n, int64_t count, float* to, const Parallel& par) const {
     const int64_t size = p.in_channels * p.in_h * p.in_w;
-    // An image may spill a vector into the next, which some other thread may have written: each ends in its own.
     parallel_for(par, count, grain_for(8 * image), [&](int64_t begin, int64_t end) {
-      float* own = static_cast<float*>(scratch(Scratch::local, (image + kWidth<float>) * int64_t{sizeof(float)}));
       for (int64_t i = begin; i < end; ++i) {
-        const float *from = x + (n + i) * size, *last = x + p.batch * size;
-        float* dst = i + 1 == end ? own : to + i * image;
-        layout == Layout::nchw ? rewrite_nchw(from, last, dst) : rewrite_nhwc(from, last, dst);
-        if (i + 1 == end) std::memcpy(to + i * image, own, static_cast<size_t>(image) * sizeof(float));
+        const float* from = x + (n + i) * size;
+        if (layout == Layout::nchw)
+          rewrite_nchw(from, x + p.batch * size, to + i * image);
+        else
+          rewrite_nhwc(from, to + i * image);
       }
     });
   }
 
-  // Calls body(tap of w', tap of w or -1), both in `layout`.
+  // Calls body(place in w', place in w or -1), both in `layout`, for every tap of w'.
   template <class Body>
   void for_each_weight(const Body& body) const {
     const bool last = layout == Layout::nhwc;
-    for (int64_t k = 0, to = 0; k < p.out_channels; ++k)
-      for (int64_t rest = 0; rest < weights / p.out_channels; ++rest, ++to) {
-        int64_t c, i, j, r, s;
-        if (last) {  // r, s, i, j, c
-          c = rest % p.in_channels;
-          j = rest / p.in_channels % p.stride_w;
-          i = rest / p.in_channels / p.stride_w % p.stride_h;
-          s = rest / q.in_channels % q.kernel_w;
-          r = rest / q.in_channels / q.kernel_w;
-        } else {  // c, i, j, r, s
-          s = rest % q.kernel_w;
-          r = rest / q.kernel_w % q.kernel_h;
-          const int64_t channel = rest / (q.kernel_w * q.kernel_h);
-          j = channel % p.stride_w;
-          i = channel / p.stride_w % p.stride_h;
-          c = channel / p.stride_w / p.stride_h;
-        }
-        r = r * p.stride_h + i;
-        s = s * p.stride_w + j;
-        const bool inside = r < p.kernel_h && s < p.kernel_w;
-        const int64_t from = last ? ((k * p.kernel_h + r) * p.kernel_w + s) * p.in_channels + c
-                                  : ((k * p.in_channels + c) * p.kernel_h + r) * p.kernel_w + s;
-        body(to, inside ? from : -1);
-      }
+    const int64_t C = p.in_channels, taps = p.kernel_h * p.kernel_w, q_taps = q.kernel_h * q.kernel_w;
+    for (int64_t k = 0; k < p.out_channels; ++k)
+      for (int64_t c = 0; c < C; ++c)
+        for (int64_t h = 0; h < q.kernel_h * p.stride_h; ++h)
+          for (int64_t w = 0; w < q.kernel_w * p.stride_w; ++w) {
+            const int64_t r = h / p.stride_h, i = h % p.stride_h, s = w / p.stride_w, j = w % p.stride_w;
+            const int64_t tap = r * q.kernel_w + s;
+            const int64_t channel = last ? (i * p.stride_w + j) * C + c : (c * p.stride_h + i) * p.stride_w + j;
+            const int64_t to =
+                k * q_taps * q.in_channels + (last ? tap * q.in_channels + channel : channel * q_taps + tap);
+            const int64_t place = h * p.kernel_w + w;
+            const int64_t from = k * taps * C + (last ? place * C + c : c * taps + place);
+            body(to, h < p.kernel_h && w < p.kernel_w ? from : -1);
+          }
   }
 };
 
@@ -163,18 +177,21 @@ void space_to_depth_backward_weight(const Conv2dBackwardWeight<float>& a, const 
     column_sums<float>(a.grad_output, p.batch * p.out_h * p.out_w, p.out_channels, a.grad_bias, par);
   if (!a.grad_weight) return;
   SpaceToDepth d(p, a.layout);
-  float* weight = d.memory();
+  float* sums = d.memory();
+  float* weight = sums + d.weights;
   float* x = weight + d.weights;
   for (int64_t n = 0; n < p.batch; n += d.images) {
     d.q.batch = smaller(d.images, p.batch - n);
     d.rewrite(a.input, n, d.q.batch, x, par);
     CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)
-    ()->backward_weight(
-        {d.q, a.layout, a.grad_output + n * p.out_channels * p.out_h * p.out_w, x, weight, nullptr}, par);
-    d.for_each_weight([&](int64_t from, int64_t to) {
-      if (to >= 0) a.grad_weight[to] = weight[from] + (n > 0 ? a.grad_weight[to] : 0);
-    });
+    ()->backward_weight({d.q, a.layout, a.grad_output + n * p.out_channels * p.out_h * p.out_w, x,
+                         n == 0 ? sums : weight, nullptr},
+                        par);
+    for (int64_t i = 0; n > 0 && i < d.weights; ++i) sums[i] += weight[i];
   }
+  d.for_each_weight([&](int64_t from, int64_t to) {
+    if (to >= 0) a.grad_weight[to] = sums[from];
+  });
 }
 
 }  // namespace

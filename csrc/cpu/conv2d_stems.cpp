@@ -1,10 +1,11 @@
 // First layers of networks, and others with few channels, in float32: what conv2d.cpp lists before the kernels for
 // any convolution. Each has a header of its own; the rules for when they are chosen are here.
+#include "conv2d_stems.h"
 #include "conv2d_lanes.h"
+#include "conv2d_lanes_weight.h"
 #include "conv2d_rows.h"
 #include "conv2d_rows_weight.h"
 #include "conv2d_space_to_depth.h"
-#include "conv2d_stems.h"
 
 namespace cisdl {
 namespace {
@@ -45,10 +46,14 @@ bool lanes_backward_input_applies(const Conv2dBackwardInput<float>& a) {
          (a.layout == Layout::nhwc || p.in_w <= 2 * kLanes);
 }
 
-// In channels_last the outer products of pixels need no transpose and win; with many channels they do in NCHW, too.
+// In channels_last the outer products of pixels need no transpose and win unless they leave most lanes empty; in
+// NCHW they do with many channels. Rows that fill the lanes need no transpose either: there it wins only where the
+// gradients, which it transposes, have few channels.
 bool lanes_backward_weight_applies(const Conv2dBackwardWeight<float>& a) {
   const Conv2dProblem& p = a.p;
-  return batch_fills_lanes(p) && a.layout == Layout::nchw && p.in_channels <= 24 && p.out_w <= 2 * kLanes;
+  if (!batch_fills_lanes(p) || p.out_w > 2 * kLanes) return false;
+  if (a.layout == Layout::nhwc) return p.in_channels * p.out_channels <= kLanes;
+  return p.in_channels <= 24 && (p.out_channels <= kLanes || !rows_fill_lanes(p));
 }
 
 // Up to four channels: the images of first layers.
@@ -63,9 +68,9 @@ bool rows_backward_weight_applies(const Conv2dBackwardWeight<float>& a) {
 // The kernel becomes 3x3, on enough channels for Winograd, and few enough for its sums to be exact.
 bool space_to_depth_applies(const Conv2dProblem& p) {
   const int64_t channels = p.in_channels * p.stride_h * p.stride_w;
-  return p.groups == 1 && has_work(p) && p.dilation_h == 1 && p.dilation_w == 1 &&
-         p.stride_h * p.stride_w > 1 && ceil_div(p.kernel_h, p.stride_h) == 3 &&
-         ceil_div(p.kernel_w, p.stride_w) == 3 && channels >= 32 && channels <= 128 && p.out_channels >= 32;
+  return p.groups == 1 && has_work(p) && p.dilation_h == 1 && p.dilation_w == 1 && p.stride_h * p.stride_w > 1 &&
+         ceil_div(p.kernel_h, p.stride_h) == 3 && ceil_div(p.kernel_w, p.stride_w) == 3 && channels >= 32 &&
+         channels <= 128 && p.out_channels >= 32;
 }
 bool space_to_depth_forward_applies(const Conv2dForward<float>& a) { return space_to_depth_applies(a.p); }
 bool space_to_depth_backward_weight_applies(const Conv2dBackwardWeight<float>& a) {
