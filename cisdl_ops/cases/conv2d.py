@@ -76,6 +76,27 @@ def conv2d_cases() -> Iterator[Case]:
     yield conv2d(test, "winograd_wide_padding", (1, 40, 5, 6), (33, 40, 3, 3), padding=(3, 2))
     yield conv2d(test, "winograd_two_chunks", (1, 70, 6, 5), (67, 70, 3, 3), padding=1)
 
+    # Batches that fill vector lanes of every width, the last group of lanes not quite; tiles of all sizes.
+    yield conv2d(test, "lanes", (16, 3, 7, 9), (5, 3, 3, 3), padding=1)
+    yield conv2d(test, "lanes_two_groups", (25, 1, 3, 20), (6, 1, 5, 5), padding=2)
+    yield conv2d(test, "lanes_narrow", (13, 3, 4, 3), (3, 3, 5, 5), padding=(3, 2), bias=False)
+    yield conv2d(
+        test, "lanes_uneven", (13, 2, 9, 16), (7, 2, 3, 2), stride=(2, 3), padding=(3, 1), dilation=(2, 1)
+    )
+    yield conv2d(test, "lanes_one_channel", (14, 2, 3, 13), (1, 2, 2, 3), padding=(0, 1))
+
+    # Rows that fill lanes, with tails of rows, channels and taps; strided kernels that become 3x3 ones.
+    yield conv2d(test, "rows", (2, 3, 9, 45), (9, 3, 3, 3), padding=1)
+    yield conv2d(test, "rows_strided", (2, 2, 9, 31), (5, 2, 4, 4), stride=2, padding=1)
+    yield conv2d(
+        test, "rows_dilated", (1, 1, 8, 66), (6, 1, 3, 5), padding=(2, 1), dilation=(1, 2), bias=False
+    )
+    yield conv2d(test, "space_to_depth", (2, 3, 38, 41), (34, 3, 11, 11), stride=4, padding=2)
+    yield conv2d(
+        test, "space_to_depth_3", (2, 4, 20, 17), (32, 4, 8, 7), stride=3, padding=(3, 2), bias=False
+    )
+    yield conv2d(test, "space_to_depth_2", (3, 9, 11, 12), (33, 9, 5, 6), stride=2, padding=(0, 2))
+
     yield conv2d("grad", "grad", (2, 2, 4, 5), (3, 2, 3, 3), padding=1)
     yield conv2d("grad", "grad_strided", (1, 2, 6, 5), (2, 2, 2, 3), stride=2, padding=(1, 0), bias=False)
     yield conv2d("grad", "grad_same_even", (1, 1, 4, 4), (2, 1, 2, 2), padding="same")

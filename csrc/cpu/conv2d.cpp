@@ -6,6 +6,7 @@
 #include "conv2d_nhwc.h"
 #include "conv2d_packed_gemm.h"
 #include "conv2d_plain.h"
+#include "conv2d_stems.h"
 #include "conv2d_weight_gradient.h"
 
 namespace cisdl {
@@ -75,9 +76,30 @@ void lane_groups_backward_weight(const Conv2dBackwardWeight<T>& args, const Para
   lane_groups<T>().backward_weight(args, par);
 }
 
+extern "C" const StemKernels* CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)();
+
+// An entry of the list that is a kernel of conv2d_stems.cpp.
+template <template <class> class Args, class T, StemKernel<Args<float>> StemKernels::* kKernel>
+bool stem_applies(const Args<T>& args) {
+  if constexpr (std::is_same_v<T, float>)
+    return (CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)()->*kKernel).applicable(args);
+  return false;
+}
+template <template <class> class Args, class T, StemKernel<Args<float>> StemKernels::* kKernel>
+void stem_run(const Args<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>)
+    (CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)()->*kKernel).run(args, par);
+}
+
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
     {"winograd", winograd_forward_applies<T>, winograd_forward<T>, false},
+    {"space_to_depth", stem_applies<Conv2dForward, T, &StemKernels::space_to_depth_forward>,
+     stem_run<Conv2dForward, T, &StemKernels::space_to_depth_forward>, false},
+    {"lanes", stem_applies<Conv2dForward, T, &StemKernels::lanes_forward>,
+     stem_run<Conv2dForward, T, &StemKernels::lanes_forward>},
+    {"rows", stem_applies<Conv2dForward, T, &StemKernels::rows_forward>,
+     stem_run<Conv2dForward, T, &StemKernels::rows_forward>},
     {"lane_groups", lane_groups_apply<Conv2dForward<T>, T>, lane_groups_forward<T>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
@@ -88,6 +110,8 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
     {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>, false},
+    {"lanes", stem_applies<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>,
+     stem_run<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>},
     {"lane_groups", lane_groups_apply<Conv2dBackwardInput<T>, T>, lane_groups_backward_input<T>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
@@ -98,6 +122,12 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
     {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>, false},
+    {"space_to_depth", stem_applies<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>,
+     stem_run<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>, false},
+    {"lanes", stem_applies<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>,
+     stem_run<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>},
+    {"rows", stem_applies<Conv2dBackwardWeight, T, &StemKernels::rows_backward_weight>,
+     stem_run<Conv2dBackwardWeight, T, &StemKernels::rows_backward_weight>},
     {"lane_groups", lane_groups_apply<Conv2dBackwardWeight<T>, T>, lane_groups_backward_weight<T>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},

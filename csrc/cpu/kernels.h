@@ -94,8 +94,9 @@ using RecurrentFamily = Family<RecurrentKernels>;
 
 // Grow-only scratch memory of the calling thread, 64-byte aligned, contents undefined. A pointer stays valid
 // until the same thread asks for the same slot again. `shared` is for the thread that calls the kernel (packed
-// operands that all threads read), `local` for the body of a parallel_for, `extra` for a second one there.
-enum class Scratch : int { shared, shared2, local, extra, count };
+// operands that all threads read), `local` for the body of a parallel_for, `extra` for a second one there, `outer`
+// for a kernel that calls another.
+enum class Scratch : int { shared, shared2, local, extra, outer, count };
 void* scratch(Scratch slot, int64_t bytes);
 
 }  // namespace cisdl
