@@ -3,9 +3,9 @@
 #include "pool2d_adaptive.h"
 #include "pool2d_avg_backward_nchw.h"
 #include "pool2d_avg_nhwc.h"
+#include "pool2d_expand.h"
 #include "pool2d_forward_nchw.h"
 #include "pool2d_max_backward_nchw.h"
-#include "pool2d_max_expand.h"
 #include "pool2d_max_nhwc.h"
 #include "pool2d_max_places.h"
 #include "pool2d_plain.h"
@@ -44,6 +44,7 @@ constexpr Implementation<AvgPool2dForward<T>> kAvgForward[] = {
 };
 template <class T>
 constexpr Implementation<AvgPool2dBackward<T>> kAvgBackward[] = {
+    {"expand", avg_expand_applies<T>, avg_expand<T>},
     {"lanes_nhwc", is_nhwc, avg_backward_nhwc<T>},
     {"global_nchw", window_is_plane<AvgPool2dBackward<T>>, avg_backward_global<T>},
     {"planes_nchw", avg_backward_planes_applies<T>, avg_backward_planes<T>},
@@ -51,16 +52,34 @@ constexpr Implementation<AvgPool2dBackward<T>> kAvgBackward[] = {
     {"plain", always, avg_backward_plain<T>},
 };
 
-// Adaptive windows of one size are pooling with stride = kernel, by whatever implementation comes first there.
+// Adaptive windows of one size and equally far apart are those of ordinary pooling, which runs by whatever
+// implementation comes first there: 14 -> 7 is 2 cells at stride 2, 13 -> 6 is 3 cells at stride 2.
+struct EqualWindows {
+  int64_t kernel, stride;
+  bool equal;
+};
+
+EqualWindows equal_windows_along(int64_t in, int64_t out) {
+  const int64_t kernel = adaptive_window(0, out, in).end, stride = out > 1 ? adaptive_window(1, out, in).begin : 1;
+  bool equal = stride > 0;
+  for (int64_t i = 1; i < out && equal; ++i) {
+    const Taps window = adaptive_window(i, out, in);
+    equal = window.begin == i * stride && window.end == window.begin + kernel;
+  }
+  return {kernel, stride, equal};
+}
+
 template <class A>
 bool windows_are_equal(const A& a) {
   const AdaptivePool2dProblem& p = a.p;
-  return p.out_h > 0 && p.out_w > 0 && p.in_h % p.out_h == 0 && p.in_w % p.out_w == 0;
+  return p.out_h > 0 && p.out_w > 0 && equal_windows_along(p.in_h, p.out_h).equal &&
+         equal_windows_along(p.in_w, p.out_w).equal;
 }
 
 Pool2dProblem equal_windows(const AdaptivePool2dProblem& p) {
-  const int64_t h = p.in_h / p.out_h, w = p.in_w / p.out_w;
-  return {p.batch, p.channels, p.in_h, p.in_w, p.out_h, p.out_w, h, w, h, w, 0, 0, 1, 1};
+  const EqualWindows h = equal_windows_along(p.in_h, p.out_h), w = equal_windows_along(p.in_w, p.out_w);
+  return {p.batch,  p.channels, p.in_h,   p.in_w, p.out_h, p.out_w, h.kernel,
+          w.kernel, h.stride,   w.stride, 0,      0,       1,       1};
 }
 
 template <class A, int N>

@@ -218,8 +218,23 @@ void pool_nchw(const A& a, const Parallel& par, Put&& put) {
     pool_nchw_as<Fold, 0, 0>(a, par, put);
 }
 
+// Where the rows of windows fill the planes without overlapping, all planes are one tall one; places in a plane
+// would be wrong, those in a window are not.
+CISDL_INLINE Pool2dProblem as_tall_plane(const Pool2dProblem& p, PoolIndex index) {
+  if (index == PoolIndex::flat || p.pad_h != 0 || p.in_h != p.out_h * p.stride_h || reach_h(p) > p.stride_h)
+    return p;
+  const int64_t planes = p.batch * p.channels;
+  Pool2dProblem tall = p;
+  tall.batch = tall.channels = 1;
+  tall.in_h *= planes;
+  tall.out_h *= planes;
+  return tall;
+}
+
 template <class T, PoolIndex Index>
-void max_forward_nchw_of(const MaxPool2dForward<T>& a, const Parallel& par) {
+void max_forward_nchw_of(const MaxPool2dForward<T>& planes, const Parallel& par) {
+  MaxPool2dForward<T> a = planes;
+  a.p = as_tall_plane(planes.p, Index);
   using IndexT = typename IndexType<Index>::type;
   using Fold = MaxFold<T, Index>;
   const int64_t out_cells = a.p.out_h * a.p.out_w;

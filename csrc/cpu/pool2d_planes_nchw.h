@@ -39,10 +39,15 @@ void planes_to_lanes(const T* from, int64_t planes, int64_t cells, T* to) {
   if (c < cells) move_cells_to_lanes<T>(plane, c, cells - c, to);
 }
 
-// [cells][W] -> [planes][cells], each vector of a plane's cells through put(place, vector, n).
+// [cells][W] -> [planes][cells], each vector of a plane's cells through put(place, vector, n). Planes of one cell
+// lie as the lanes do.
 template <class T, class Put>
 CISDL_INLINE void lanes_to_planes(const T* from, int64_t planes, int64_t cells, Put&& put) {
   constexpr int W = kWidth<T>;
+  if (cells == 1) {
+    put(0, load(from), planes);
+    return;
+  }
   for (int64_t c = 0; c < cells; c += W) {
     const int64_t n = cells - c < W ? cells - c : W;
     Vec<T> rows[W];
