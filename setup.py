@@ -41,7 +41,18 @@ ISAS: dict[str, dict[str, str]] = {
     },
     "aarch64": {"neon": ""},
 }
-ISA_SOURCES = ["conv2d", "conv2d_stems", "lane_groups", "winograd", "pool2d", "linear", "lstm_cell", "recurrent", "peak"]
+ISA_SOURCES = [
+    "conv2d",
+    "conv2d_stems",
+    "lane_groups",
+    "winograd",
+    "pool2d",
+    "linear",
+    "lstm_cell",
+    "recurrent",
+    "elementwise",
+    "peak",
+]
 CUDA_SOURCES = ["conv2d", "lstm_cell", "linear", "pool2d", "recurrent"]
 
 # What was built and for which torch; cisdl_ops reads it before it loads the module.

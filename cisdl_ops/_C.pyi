@@ -3,6 +3,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+def linear_activation(
+    input: Tensor, weight: Tensor, bias: Tensor | None, activation: str, negative_slope: float
+) -> Tensor: ...
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -68,6 +71,34 @@ def rnn_tanh_cell(
 def rnn_relu_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
 ) -> Tensor: ...
+def adam_step(
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    m: Sequence[Tensor],
+    v: Sequence[Tensor],
+    largest_v: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    amsgrad: bool,
+    maximize: bool,
+    decoupled: bool,
+) -> bool: ...
+def sgd_step(
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    first: bool,
+) -> bool: ...
 def isa() -> str: ...
 def isas_built() -> list[str]: ...
 def isas_supported() -> list[str]: ...

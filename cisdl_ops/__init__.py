@@ -9,6 +9,7 @@ from cisdl_ops import _flops as _flops
 from cisdl_ops import _load as _load  # first: refuses a build made for another torch
 from cisdl_ops import _vmap as _vmap
 from cisdl_ops import nn as nn
+from cisdl_ops import optim as optim
 from cisdl_ops._info import (
     build_info,
     force_implementation,
@@ -51,6 +52,7 @@ __all__ = [
     "max_pool2d",
     "nn",
     "op_names",
+    "optim",
     "restore",
     "rnn_relu_cell",
     "rnn_tanh_cell",

@@ -95,6 +95,8 @@ def _register_all() -> None:
     formulas = {
         "linear": _linear,
         "linear_backward": _linear_backward,
+        "linear_activation": _linear,
+        "linear_activation_backward": _linear_backward,
         "conv2d": _convolution(False),
         "conv2d_backward": _convolution_backward(False),
         "conv_transpose2d": _convolution(True),

@@ -95,6 +95,57 @@ def _linear_backward(
     return tuple(grads), tuple(None if grad is None else 0 for grad in grads)
 
 
+def _activated(tensor: Tensor, activation: str, slope: float) -> Tensor:
+    if activation == "leaky_relu":
+        return torch.nn.functional.leaky_relu(tensor, slope)
+    function: Callable[[Tensor], Tensor] = getattr(torch, activation)
+    return function(tensor)
+
+
+def _through(grad_output: Tensor, output: Tensor, activation: str, slope: float) -> Tensor:
+    """The gradient of what the activation was given, from its output."""
+    aten = torch.ops.aten
+    result: Tensor
+    if activation == "relu":
+        result = aten.threshold_backward(grad_output, output, 0)
+    elif activation == "leaky_relu":
+        result = aten.leaky_relu_backward(grad_output, output, slope, True)
+    elif activation == "sigmoid":
+        result = aten.sigmoid_backward(grad_output, output)
+    else:
+        result = aten.tanh_backward(grad_output, output)
+    return result
+
+
+def _linear_activation(
+    info: Any,
+    in_dims: Dims,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str,
+    slope: float,
+) -> Result:
+    return _activated(_linear(info, in_dims[:3], input, weight, bias)[0], activation, slope), 0
+
+
+def _linear_activation_backward(
+    info: Any,
+    in_dims: Dims,
+    grad_output: Tensor,
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    activation: str,
+    slope: float,
+    mask: list[bool],
+) -> Result:
+    g_dim, y_dim, x_dim, w_dim = in_dims[:4]
+    size = info.batch_size
+    through = _through(_front(grad_output, g_dim, size), _front(output, y_dim, size), activation, slope)
+    return _linear_backward(info, (0, x_dim, w_dim, None), through, input, weight, mask)
+
+
 def _convolution(op: Any, groups_at: int) -> Callable[..., Result]:
     """The rule of conv2d and conv_transpose2d; ``options[groups_at]`` is groups."""
 
@@ -180,6 +231,8 @@ def _register() -> None:
     rules: dict[str, Any] = {
         "linear": _linear,
         "linear_backward": _linear_backward,
+        "linear_activation": _linear_activation,
+        "linear_activation_backward": _linear_activation_backward,
         "conv2d": _convolution(ops.conv2d.default, 3),
         "conv2d_backward": _convolution_backward(ops.conv2d_backward.default, 3),
         "conv_transpose2d": _convolution(ops.conv_transpose2d.default, 3),

@@ -63,7 +63,13 @@ def restore(model: Module) -> Module:
 
     Returns:
         ``model`` itself.
+
+    Raises:
+        ValueError: a layer has an activation in it, which torch's layers cannot have.
     """
+    for name, module in model.named_modules():
+        if getattr(module, "activation", None) is not None and isinstance(module, nn.Linear):
+            raise ValueError(f"restore: {name or 'model'}: torch's Linear has no activation inside")
     theirs = {ours: torchs for torchs, ours in SWAPS.items()}
     for module in model.modules():
         module.__class__ = _counterpart(type(module), theirs) or type(module)

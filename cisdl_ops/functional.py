@@ -20,6 +20,7 @@ from cisdl_ops._load import _C
 
 IntOrPair = int | Sequence[int]
 OutputSize = int | Sequence[int | None]
+ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh")  # that a layer may apply to its output
 LARGEST_SIZE = 2**31 - 1  # of one dimension, so that products of a few stay within int64
 
 
@@ -52,20 +53,54 @@ def _pair(op: str, name: str, value: IntOrPair) -> list[int]:
     return [_integer(op, name, value[0]), _integer(op, name, value[-1])]
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``y = x W^T + b`` over the last dimension; see ``torch.nn.functional.linear``.
+def check_activation(op: str, activation: Any) -> None:
+    """Refuses what is not the name of an activation.
+
+    Raises:
+        ValueError: it is none of :data:`ACTIVATIONS`.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"{op}: activation: expected None or one of {', '.join(ACTIVATIONS)}, got {activation!r}"
+        )
+
+
+def linear(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+) -> Tensor:
+    """``y = f(x W^T + b)`` over the last dimension; see ``torch.nn.functional.linear``, which has no ``f``.
+
+    With an activation it is one op: no pass through memory of its own, and its derivative comes from ``y``.
 
     Args:
         input: ``[..., in_features]``.
         weight: ``[out_features, in_features]``.
         bias: ``[out_features]``, or None.
+        activation: ``f``, one of :data:`ACTIVATIONS`; None for none.
+        negative_slope: of ``"leaky_relu"`` below zero, not negative.
 
     Returns:
         ``[..., out_features]``.
     """
     if has_torch_function_variadic(input, weight, bias):
-        overridden: Tensor = handle_torch_function(linear, (input, weight, bias), input, weight, bias)
+        options: dict[str, Any] = (
+            {} if activation is None else {"activation": activation, "negative_slope": negative_slope}
+        )
+        overridden: Tensor = handle_torch_function(
+            linear, (input, weight, bias), input, weight, bias, **options
+        )
         return overridden
+    if activation is not None:
+        check_activation("linear", activation)
+        if torch.compiler.is_compiling():
+            fused: Tensor = torch.ops.cisdl.linear_activation(input, weight, bias, activation, negative_slope)
+            return fused
+        return _C.linear_activation(input, weight, bias, activation, negative_slope)
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.cisdl.linear(input, weight, bias)
         return result

@@ -24,13 +24,30 @@ def _pair(value: Pair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """y[..., o] = sum_i input[..., i] * weight[o, i] + bias[o].
+def activated(x: Tensor, activation: str | None, negative_slope: float) -> Tensor:
+    """f(x); None is the identity."""
+    if activation == "relu":
+        return torch.where(x < 0, 0, x)
+    if activation == "leaky_relu":
+        return torch.where(x > 0, x, negative_slope * x)
+    if activation == "sigmoid":
+        return 1 / (1 + (-x).exp())
+    return x if activation is None else x.tanh()
+
+
+def linear(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+) -> Tensor:
+    """y[..., o] = f(sum_i input[..., i] * weight[o, i] + bias[o]).
 
     input [..., I], weight [O, I], bias [O] or None -> [..., O].
     """
     result = (input.unsqueeze(-2) * weight).sum(-1)
-    return result if bias is None else result + bias
+    return activated(result if bias is None else result + bias, activation, negative_slope)
 
 
 def conv2d_padding(

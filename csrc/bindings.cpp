@@ -8,10 +8,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <numeric>
 #include <vector>
 
 #include "cpu/tuning.h"
+#include "ops/optimizer.h"
 
 namespace py = pybind11;
 
@@ -20,6 +22,7 @@ namespace {
 using at::Tensor;
 using OptTensor = std::optional<Tensor>;
 using Ints = std::vector<int64_t>;
+using cisdl::ops::Tensors;
 using SymInts = std::vector<c10::SymInt>;
 using Release = py::call_guard<py::gil_scoped_release>;
 
@@ -31,6 +34,13 @@ c10::TypedOperatorHandle<Signature> find_op(const char* name) {
 Tensor linear(const Tensor& input, const Tensor& weight, const OptTensor& bias) {
   static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const OptTensor&)>("cisdl::linear");
   return op.call(input, weight, bias);
+}
+
+Tensor linear_activation(const Tensor& input, const Tensor& weight, const OptTensor& bias,
+                         const std::string& activation, double negative_slope) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const OptTensor&, std::string_view, double)>(
+      "cisdl::linear_activation");
+  return op.call(input, weight, bias, activation, negative_slope);
 }
 
 Tensor conv2d(const Tensor& input, const Tensor& weight, const OptTensor& bias, const Ints& stride,
@@ -144,13 +154,24 @@ double measure_peak_gflops(bool is_double, int threads, double seconds) {
   return best;
 }
 
+// glibc gives memory back to the system at every free above a threshold, and raises that threshold only when it first
+// frees a large block. A process that never did (a small network's training) faults its outputs in again at every
+// step: a quarter of a LeNet step's time. This is that block; it is not touched, so it costs nothing.
+void keep_freed_memory() {
+  constexpr size_t kMostThatCounts = 32 << 20;
+  void* volatile block = std::malloc(kMostThatCounts - (64 << 10));
+  std::free(block);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of cisdl_ops; use cisdl_ops.functional.";
   cisdl::isa_name();  // refuses a wrong CISDL_ISA or CISDL_IMPL at import, not in the middle of a training
+  keep_freed_memory();
 
   m.def("linear", linear, Release());
+  m.def("linear_activation", linear_activation, Release());
   m.def("conv2d", conv2d, Release());
   m.def("conv_transpose2d", conv_transpose2d, Release());
   m.def("max_pool2d", max_pool2d, Release());
@@ -163,6 +184,24 @@ PYBIND11_MODULE(_C, m) {
   m.def("gru_cell", gru_cell, Release());
   m.def("rnn_tanh_cell", rnn_tanh_cell, Release());
   m.def("rnn_relu_cell", rnn_relu_cell, Release());
+
+  m.def(
+      "adam_step",
+      [](const Tensors& weights, const Tensors& grads, const Tensors& m, const Tensors& v,
+         const Tensors& largest_v, const Tensors& steps, double lr, double beta1, double beta2, double eps,
+         double weight_decay, bool amsgrad, bool maximize, bool decoupled) {
+        return cisdl::ops::adam_step(weights, grads, m, v, largest_v, steps,
+                                     {lr, beta1, beta2, eps, weight_decay, amsgrad, maximize, decoupled});
+      },
+      Release());
+  m.def(
+      "sgd_step",
+      [](const Tensors& weights, const Tensors& grads, const Tensors& buffers, double lr, double momentum,
+         double dampening, double weight_decay, bool nesterov, bool maximize, bool first) {
+        return cisdl::ops::sgd_step(weights, grads, buffers,
+                                    {lr, momentum, dampening, weight_decay, nesterov, maximize, first});
+      },
+      Release());
 
   m.def("isa", cisdl::isa_name);
   m.def("isas_built", cisdl::isas_built);

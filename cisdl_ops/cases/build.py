@@ -16,9 +16,9 @@ def tagged(tags: str) -> frozenset[str]:
     return frozenset(tags.split())
 
 
-def linear(tags: str, name: str, x: Shape, out: int, bias: bool = True) -> Case:
+def linear(tags: str, name: str, x: Shape, out: int, bias: bool = True, **kwargs: Any) -> Case:
     shapes: dict[str, Shape] = {"input": x, "weight": (out, x[-1])}
-    return Case("linear", name, shapes | ({"bias": (out,)} if bias else {}), {}, tagged(tags))
+    return Case("linear", name, shapes | ({"bias": (out,)} if bias else {}), kwargs, tagged(tags))
 
 
 def conv2d(tags: str, name: str, x: Shape, weight: Shape, bias: bool = True, **kwargs: Any) -> Case:

@@ -133,6 +133,21 @@ class Case:
         return work * moved * itemsize
 
 
+def _linear_by_torch(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+) -> Tensor:
+    """A linear layer and its activation, two calls in torch."""
+    y = torch.nn.functional.linear(input, weight, bias)
+    if activation == "leaky_relu":
+        return torch.nn.functional.leaky_relu(y, negative_slope)
+    result: Tensor = y if activation is None else getattr(torch, activation)(y)
+    return result
+
+
 def _linear_flops(case: Case) -> int:
     return 2 * prod(case.shapes["input"]) * case.shapes["weight"][0]
 
@@ -174,7 +189,7 @@ OPS: dict[str, Op] = {
         Op(
             "linear",
             ("input", "weight", "bias"),
-            torch.nn.functional.linear,
+            _linear_by_torch,
             reference.linear,
             _SEPARATE,
             _linear_flops,

@@ -24,10 +24,37 @@ __all__ = [
 
 
 class Linear(torch.nn.Linear):
-    """``y = x W^T + b``; see ``torch.nn.Linear``."""
+    """``y = f(x W^T + b)``; see ``torch.nn.Linear``, and :func:`cisdl_ops.linear` for ``f``."""
+
+    activation: str | None = None  # of a module that `accelerate` found
+    negative_slope: float = 0.01
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
+        if activation is not None:
+            functional.check_activation("Linear", activation)
+            self.activation, self.negative_slope = activation, negative_slope
 
     def forward(self, input: Tensor) -> Tensor:
-        return functional.linear(input, self.weight, self.bias)
+        if self.activation is None:
+            return functional.linear(input, self.weight, self.bias)
+        return functional.linear(
+            input, self.weight, self.bias, activation=self.activation, negative_slope=self.negative_slope
+        )
+
+    def extra_repr(self) -> str:
+        plain = super().extra_repr()
+        return plain if self.activation is None else f"{plain}, activation={self.activation}"
 
 
 class Conv2d(torch.nn.Conv2d):

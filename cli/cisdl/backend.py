@@ -7,6 +7,7 @@ into the other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
@@ -22,7 +23,9 @@ class Backend:
     """The layers a model may be built from."""
 
     name: str
-    Linear: type[nn.Linear]
+    fuses: bool
+    """Whether Linear takes an ``activation``."""
+    Linear: Callable[..., nn.Linear]
     Conv2d: type[nn.Conv2d]
     MaxPool2d: type[nn.MaxPool2d]
     AvgPool2d: type[nn.AvgPool2d]
@@ -32,11 +35,11 @@ class Backend:
 def get(name: str) -> Backend:
     """The backend called `name`, one of `NAMES`. A `BuildError` if its kernels do not load."""
     if name == "torch":
-        return Backend("torch", nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LSTMCell)
+        return Backend("torch", False, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LSTMCell)
     if name != "cisdl":
         raise UsageError(f"unknown backend '{name}'; {did_you_mean(name, NAMES)}")
     try:
         import cisdl_ops.nn as ours
     except ImportError as error:
         raise BuildError(f"{one_line(error)}; or use torch's own ops: --backend torch") from error
-    return Backend("cisdl", ours.Linear, ours.Conv2d, ours.MaxPool2d, ours.AvgPool2d, ours.LSTMCell)
+    return Backend("cisdl", True, ours.Linear, ours.Conv2d, ours.MaxPool2d, ours.AvgPool2d, ours.LSTMCell)

@@ -5,13 +5,16 @@
 #include <mutex>
 #include <set>
 
+#include "elementwise_kernels.h"
+
 // CISDL_FOR_EACH_ISA(X) comes from the build: X(baseline) X(avx2) X(avx512), the sets in this binary, least first.
-#define CISDL_DECLARE(isa)                                          \
-  extern "C" const cisdl::LinearFamily* cisdl_linear_##isa();       \
-  extern "C" const cisdl::Conv2dFamily* cisdl_conv2d_##isa();       \
-  extern "C" const cisdl::Pool2dFamily* cisdl_pool2d_##isa();       \
-  extern "C" const cisdl::LstmCellFamily* cisdl_lstm_cell_##isa();  \
-  extern "C" const cisdl::RecurrentFamily* cisdl_recurrent_##isa(); \
+#define CISDL_DECLARE(isa)                                              \
+  extern "C" const cisdl::LinearFamily* cisdl_linear_##isa();           \
+  extern "C" const cisdl::Conv2dFamily* cisdl_conv2d_##isa();           \
+  extern "C" const cisdl::Pool2dFamily* cisdl_pool2d_##isa();           \
+  extern "C" const cisdl::LstmCellFamily* cisdl_lstm_cell_##isa();      \
+  extern "C" const cisdl::RecurrentFamily* cisdl_recurrent_##isa();     \
+  extern "C" const cisdl::ElementwiseFamily* cisdl_elementwise_##isa(); \
   extern "C" const cisdl::PeakKernels* cisdl_peak_##isa();
 CISDL_FOR_EACH_ISA(CISDL_DECLARE)
 
@@ -55,16 +58,18 @@ struct Isa {
   const Pool2dFamily* (*pool2d)();
   const LstmCellFamily* (*lstm_cell)();
   const RecurrentFamily* (*recurrent)();
+  const ElementwiseFamily* (*elementwise)();
   const PeakKernels* (*peak)();
 };
 
-#define CISDL_ENTRY(isa)  \
-  {#isa,                  \
-   cisdl_linear_##isa,    \
-   cisdl_conv2d_##isa,    \
-   cisdl_pool2d_##isa,    \
-   cisdl_lstm_cell_##isa, \
-   cisdl_recurrent_##isa, \
+#define CISDL_ENTRY(isa)    \
+  {#isa,                    \
+   cisdl_linear_##isa,      \
+   cisdl_conv2d_##isa,      \
+   cisdl_pool2d_##isa,      \
+   cisdl_lstm_cell_##isa,   \
+   cisdl_recurrent_##isa,   \
+   cisdl_elementwise_##isa, \
    cisdl_peak_##isa},
 constexpr Isa kIsas[] = {CISDL_FOR_EACH_ISA(CISDL_ENTRY)};
 
@@ -189,6 +194,7 @@ const Conv2dFamily& conv2d_kernels() { return *isa().conv2d(); }
 const Pool2dFamily& pool2d_kernels() { return *isa().pool2d(); }
 const LstmCellFamily& lstm_cell_kernels() { return *isa().lstm_cell(); }
 const RecurrentFamily& recurrent_kernels() { return *isa().recurrent(); }
+const ElementwiseFamily& elementwise_kernels() { return *isa().elementwise(); }
 const PeakKernels& peak_kernels() { return *isa().peak(); }
 
 std::vector<std::string> implementations(Op op) {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cisdl_ops.cases import Function
-from cisdl_ops.reference import Pair, adaptive_output_size, conv2d_padding, pool_output_size
+from cisdl_ops.reference import Pair, activated, adaptive_output_size, conv2d_padding, pool_output_size
 
 from .emulated_steps import GruCell, LstmStep, RnnCell, given
 from .machine import Machine
@@ -222,9 +222,17 @@ class Emulated:
         result: Function = getattr(self, op)
         return result
 
-    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def linear(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+    ) -> Tensor:
+        """The activation is torch's own on a GPU, too."""
         result: Tensor = _Linear.apply(self.machine, input, weight, bias)  # type: ignore[no-untyped-call]
-        return result
+        return activated(result, activation, negative_slope)
 
     def conv2d(
         self,

@@ -37,11 +37,15 @@ def _linear(dtype: torch.dtype, grad: bool) -> list[Sample]:
     )
     g = _t(4, 5, dtype=dtype)
     backward = {"grad_output": g, "input": x.detach(), "weight": w.detach()}
+    relu = {"activation": "relu", "negative_slope": 0.0}
+    through = {"grad_output": g, "output": g.relu(), "input": x.detach(), "weight": w.detach()} | relu
     return [
         Sample("linear", {"input": x, "weight": w, "bias": b}),
         Sample("linear", {"input": x, "weight": w, "bias": None}),
         Sample("linear_backward", backward | {"output_mask": [True, True, True]}),
         Sample("linear_backward", backward | {"output_mask": [True, False, False]}),
+        Sample("linear_activation", {"input": x, "weight": w, "bias": b} | relu),
+        Sample("linear_activation_backward", through | {"output_mask": [True, True, True]}),
     ]
 
 

@@ -1,33 +1,98 @@
-"""A whole training step of each model: forward, loss, backward, Adam; ours against torch, batch 64."""
+"""A whole training step of each model: forward, loss, backward, Adam; ours against torch, batch 64.
+
+Ours is the model built from our layers (activations inside the linear ones) with our Adam. In the rows
+named ``..._accelerated`` it is torch's model after ``accelerate``, with torch's Adam: what one line of code
+gains. torch's side is always torch's model with its fused Adam.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+import cisdl_ops
 from cisdl import backend
+from cisdl.backend import Backend
 from cisdl.bench.ops import LAYOUTS, Settings
 from cisdl.bench.results import Row
 from cisdl.bench.timing import Timing, interleave
 from cisdl.errors import KernelDisagreesError
-from cisdl.models.registry import MODELS, ModelEntry
+from cisdl.models.activations import activated, linear
+from cisdl.models.registry import MODELS
 
 BATCH = 64
 CLASSES = 10
-SIZE = 28
 STEPS_COMPARED = 3
 LOSS_TOLERANCE = 1e-4
+
+
+class AlexNet(nn.Module):
+    """AlexNet (Krizhevsky, 2014, one tower) for images of 64 x 64, without dropout."""
+
+    def __init__(self, ops: Backend) -> None:
+        super().__init__()
+        conv, relu, pool = ops.Conv2d, nn.ReLU, ops.MaxPool2d
+        self.features = nn.Sequential(
+            *(conv(3, 64, 11, 4, 2), relu(), pool(3, 2)),  # 64 x 7 x 7
+            *(conv(64, 192, 5, padding=2), relu(), pool(3, 2)),  # 192 x 3 x 3
+            *(conv(192, 384, 3, padding=1), relu()),
+            *(conv(384, 256, 3, padding=1), relu()),
+            *(conv(256, 256, 3, padding=1), relu(), pool(3, 2)),  # 256 x 1 x 1
+        )
+        self.fc6 = linear(ops, 256, 4096, "relu")
+        self.fc7 = linear(ops, 4096, 4096, "relu")
+        self.output = ops.Linear(4096, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.features(images).flatten(1)
+        x = activated(self.fc7, activated(self.fc6, x, torch.relu), torch.relu)
+        scores: Tensor = self.output(x)
+        return scores
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained: a model of the registry, or one that is there for the bench alone."""
+
+    name: str
+    build: Callable[[Backend], nn.Module]
+    image: tuple[int, int, int] = (1, 28, 28)
+    convolves: bool = False
+    accelerated: bool = False
+
+
+def _registered(name: str, **options: object) -> Callable[[Backend], nn.Module]:
+    return lambda ops: MODELS[name].build(ops, (1, 28, 28), CLASSES, **options)
+
+
+_MLP = _registered("mlp", hidden=(300, 100))
+_COLOUR = (3, 64, 64)
+BENCH_MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        Model("mlp", _MLP),
+        Model("mlp_accelerated", _MLP, accelerated=True),
+        Model("lenet", _registered("lenet"), convolves=True),
+        Model("lenet_accelerated", _registered("lenet"), convolves=True, accelerated=True),
+        Model("alexnet64", AlexNet, _COLOUR, convolves=True),
+        Model("alexnet64_accelerated", AlexNet, _COLOUR, convolves=True, accelerated=True),
+        Model("lstm", _registered("lstm")),
+    )
+}
 
 
 class Trainer:
     """A model with its own batch and optimiser; calling it does one step and returns the loss."""
 
-    def __init__(self, entry: ModelEntry, provider: str, layout: str, settings: Settings) -> None:
+    def __init__(self, entry: Model, provider: str, layout: str, settings: Settings) -> None:
         torch.manual_seed(0)
-        ops = backend.get("cisdl" if provider == "ours" else "torch")
-        model: nn.Module = entry.build(ops, (1, SIZE, SIZE), CLASSES)
+        fused = provider == "ours" and not entry.accelerated
+        model = entry.build(backend.get("cisdl" if fused else "torch"))
+        if provider == "ours":
+            cisdl_ops.accelerate(model)
         self.model = model.to(settings.device, settings.dtype)
         for parameter in self.model.parameters():
             if parameter.dim() == 4:
@@ -35,10 +100,11 @@ class Trainer:
         self.forward: Callable[[Tensor], Tensor] = (
             torch.compile(self.model) if provider == "compiled" else self.model
         )
-        images = torch.randn(BATCH, 1, SIZE, SIZE).to(settings.device, settings.dtype)
+        images = torch.randn(BATCH, *entry.image).to(settings.device, settings.dtype)
         self.images = images.contiguous(memory_format=LAYOUTS[layout])
         self.labels = torch.randint(0, CLASSES, (BATCH,)).to(settings.device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
+        adam = cisdl_ops.optim.Adam if fused else torch.optim.Adam
+        self.optimizer: torch.optim.Optimizer = adam(self.model.parameters(), lr=1e-3, fused=True)
 
     def __call__(self) -> Tensor:
         self.optimizer.zero_grad()
@@ -48,7 +114,7 @@ class Trainer:
         return loss
 
 
-def require_equal_training(entry: ModelEntry, layout: str, settings: Settings) -> None:
+def require_equal_training(entry: Model, layout: str, settings: Settings) -> None:
     """The first steps of ours and torch's from the same weights have the same losses."""
     ours, theirs = (Trainer(entry, provider, layout, settings) for provider in ("ours", "torch"))
     for step in range(STEPS_COMPARED):
@@ -62,12 +128,13 @@ def require_equal_training(entry: ModelEntry, layout: str, settings: Settings) -
 
 def bench_model(name: str, settings: Settings) -> Iterator[Row]:
     """The training step of one model, in every wanted layout if the model has images inside."""
-    layouts = settings.layouts if name == "lenet" else ("contiguous",)
+    entry = BENCH_MODELS[name]
+    layouts = settings.layouts if entry.convolves else ("contiguous",)
     for group in [(layout,) for layout in layouts] if settings.each_layout else [layouts]:
-        yield time_step(MODELS[name], group, settings)
+        yield time_step(entry, group, settings)
 
 
-def time_step(entry: ModelEntry, layouts: tuple[str, ...], settings: Settings) -> Row:
+def time_step(entry: Model, layouts: tuple[str, ...], settings: Settings) -> Row:
     """Verified, then timed: one row."""
     providers = ("ours", "torch", "compiled") if settings.compiled else ("ours", "torch")
     names = [(provider, layout) for layout in layouts for provider in providers]

@@ -182,8 +182,6 @@ def chosen(pattern: str, quick: bool) -> tuple[list[Case], list[str]]:
     """The cases and the models that the pattern selects."""
     import fnmatch
 
-    from cisdl.models.registry import MODELS
-
     try:
         import cisdl_ops  # noqa: F401  # the kernels have to load before anything is timed
         from cisdl_ops.cases import OPS, select
@@ -191,10 +189,12 @@ def chosen(pattern: str, quick: bool) -> tuple[list[Case], list[str]]:
         raise BuildError(
             f"the compiled kernels do not load ({error}); build them with `make install`"
         ) from error
+    from cisdl.bench.models import BENCH_MODELS
+
     cases = select("quick" if quick else "bench", pattern)
-    models = [name for name in MODELS if fnmatch.fnmatchcase(MODEL_PREFIX + name, pattern)]
+    models = [name for name in BENCH_MODELS if fnmatch.fnmatchcase(MODEL_PREFIX + name, pattern)]
     if not cases and not models:
-        known = [*OPS, *(MODEL_PREFIX + name for name in MODELS)]
+        known = [*OPS, *(MODEL_PREFIX + name for name in BENCH_MODELS)]
         raise UsageError(f"no case matches '{pattern}'; {did_you_mean(pattern, known)}")
     return cases, models
 

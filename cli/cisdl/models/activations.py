@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from cisdl.backend import Backend
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -14,3 +16,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "leaky_relu": F.leaky_relu,  # slope 0.01 below zero
 }
+
+
+def linear(ops: Backend, inputs: int, outputs: int, activation: str) -> nn.Linear:
+    """A linear layer for :func:`activated`, with the activation inside it where the backend can do that."""
+    return ops.Linear(inputs, outputs, activation=activation) if ops.fuses else ops.Linear(inputs, outputs)
+
+
+def activated(layer: nn.Module, x: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """The activation of the layer's output, whichever of the two applies it."""
+    y: Tensor = layer(x)
+    return y if getattr(layer, "activation", None) else activation(y)

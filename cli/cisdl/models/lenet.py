@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
-from cisdl.models.activations import ACTIVATIONS
+from cisdl.models.activations import ACTIVATIONS, activated, linear
 
 
 class LeNet(nn.Module):
@@ -40,8 +40,8 @@ class LeNet(nn.Module):
         self.pool1 = pool(2)
         self.conv2 = ops.Conv2d(6, 16, kernel_size=5)
         self.pool2 = pool(2)
-        self.fc1 = ops.Linear(16 * 5 * 5, 120)
-        self.fc2 = ops.Linear(120, 84)
+        self.fc1 = linear(ops, 16 * 5 * 5, 120, activation)
+        self.fc2 = linear(ops, 120, 84, activation)
         self.output = ops.Linear(84, classes)
         self.activation = ACTIVATIONS[activation]
 
@@ -50,8 +50,8 @@ class LeNet(nn.Module):
         x = self.pool1(f(self.conv1(images)))  # (batch, 6, 14, 14)
         x = self.pool2(f(self.conv2(x)))  # (batch, 16, 5, 5)
         x = x.flatten(1)  # (batch, 400)
-        x = f(self.fc1(x))  # (batch, 120)
-        x = f(self.fc2(x))  # (batch, 84)
+        x = activated(self.fc1, x, f)  # (batch, 120)
+        x = activated(self.fc2, x, f)  # (batch, 84)
         scores: Tensor = self.output(x)  # (batch, classes)
         return scores
 

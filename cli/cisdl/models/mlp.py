@@ -18,7 +18,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from cisdl.backend import Backend
-from cisdl.models.activations import ACTIVATIONS
+from cisdl.models.activations import ACTIVATIONS, activated, linear
 
 
 class MLP(nn.Module):
@@ -29,14 +29,14 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [pixels, *hidden]
-        self.hidden = nn.ModuleList(ops.Linear(a, b) for a, b in pairwise(widths))
+        self.hidden = nn.ModuleList(linear(ops, a, b, activation) for a, b in pairwise(widths))
         self.output = ops.Linear(widths[-1], classes)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.flatten(1)  # (batch, pixels)
         for layer in self.hidden:
-            x = self.activation(layer(x))  # (batch, width)
+            x = activated(layer, x, self.activation)  # (batch, width)
         scores: Tensor = self.output(x)  # (batch, classes)
         return scores
 

@@ -35,9 +35,16 @@ class Outcome:
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Ours or torch's, as the layers: equal in what they compute and what they save."""
+    optim: Any = torch.optim
+    if config.backend == "cisdl":
+        from cisdl_ops import optim
+    optimizer: torch.optim.Optimizer
     if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=config.lr)
-    return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+        optimizer = optim.Adam(model.parameters(), lr=config.lr)
+    else:
+        optimizer = optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+    return optimizer
 
 
 def train(config: TrainConfig, model: nn.Module, data: ImageData, folder: RunFolder) -> Outcome:
