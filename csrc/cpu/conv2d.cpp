@@ -14,7 +14,7 @@ namespace {
 extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)();
 
 // Winograd pays from so many channels on, on both sides.
-constexpr int64_t kWinogradChannels = 32;
+constexpr int64_t kWinogradChannels = 16;
 
 template <class T>
 bool winograd_applies(const Conv2dProblem& p) {
