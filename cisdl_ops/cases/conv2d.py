@@ -65,6 +65,7 @@ def conv2d_cases() -> Iterator[Case]:
     yield conv2d(test, "winograd_small", (3, 32, 3, 2), (32, 32, 3, 3), padding=1)
     yield conv2d(test, "winograd_wide_padding", (1, 40, 5, 6), (33, 40, 3, 3), padding=(3, 2))
     yield conv2d(test, "winograd_two_chunks", (1, 70, 6, 5), (67, 70, 3, 3), padding=1)
+    yield conv2d(test, "winograd_five_taps", (2, 70, 9, 10), (35, 70, 5, 5), padding=2)
 
     yield conv2d("grad", "grad", (2, 2, 4, 5), (3, 2, 3, 3), padding=1)
     yield conv2d("grad", "grad_strided", (1, 2, 6, 5), (2, 2, 2, 3), stride=2, padding=(1, 0), bias=False)
