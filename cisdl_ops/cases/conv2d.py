@@ -75,6 +75,7 @@ def conv2d_cases() -> Iterator[Case]:
     yield conv2d(test, "winograd_small", (3, 32, 3, 2), (32, 32, 3, 3), padding=1)
     yield conv2d(test, "winograd_wide_padding", (1, 40, 5, 6), (33, 40, 3, 3), padding=(3, 2))
     yield conv2d(test, "winograd_two_chunks", (1, 70, 6, 5), (67, 70, 3, 3), padding=1)
+    yield conv2d(test, "winograd_five_taps", (2, 70, 9, 10), (35, 70, 5, 5), padding=2)
 
     # Batches that fill vector lanes of every width, the last group of lanes not quite; tiles of all sizes.
     yield conv2d(test, "lanes", (16, 3, 7, 9), (5, 3, 3, 3), padding=1)

@@ -14,14 +14,16 @@ namespace {
 
 extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)();
 
-// Winograd pays from so many channels on, on both sides.
-constexpr int64_t kWinogradChannels = 32;
+// Winograd pays from so many channels on, on both sides: measured against the other entries with planes of 28 to
+// 224 pixels, three passes together (1.3 times as fast at 16 channels, 2.4 at 32; 5x5 even at 16, 1.4 at 32).
+constexpr int64_t kWinogradThree = 16, kWinogradFive = 32;
 
 template <class T>
 bool winograd_applies(const Conv2dProblem& p) {
-  return std::is_same_v<T, float> && p.kernel_h == p.kernel_w && (p.kernel_h == 3 || p.kernel_h == 5) &&
-         p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 &&
-         p.in_channels >= kWinogradChannels && p.out_channels >= kWinogradChannels;
+  const bool three = p.kernel_h == 3 && p.kernel_w == 3, five = p.kernel_h == 5 && p.kernel_w == 5;
+  const int64_t least = five ? kWinogradFive : kWinogradThree;
+  return std::is_same_v<T, float> && (three || five) && p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 &&
+         p.dilation_w == 1 && p.groups == 1 && p.in_channels >= least && p.out_channels >= least;
 }
 template <class T>
 bool winograd_forward_applies(const Conv2dForward<T>& args) {

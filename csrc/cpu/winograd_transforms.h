@@ -5,8 +5,8 @@
 //   row p of G    (1, p, p^2) / prod over the other finite points q of (p - q)         infinity: (0, 0, 1)
 //   row p of B^T  coefficients of prod over the other finite points q of (x - q)       infinity: over all five
 //   row i of A^T  p^i for each p                                                       infinity: 1 for i = 3
-// and in two dimensions 36 instead of 144. The textbook's points are a = 1, b = 2; a = 3/4, b = 3/2 leave three to
-// five times less rounding error, for the same number of operations.
+// and in two dimensions 36 instead of 144. The textbook's points are a = 1, b = 2; a = 3/4, b = 11/8 leave three
+// to five times less rounding error, for the same number of operations.
 //
 // Where a side is no multiple of four, tiles of three outputs, F(3, 3), fill it up. They leave the point 0 out:
 // with row p of G as it is, row p of their B^T is multiplied by (p - 0). So both kinds of tile share one set of
@@ -24,7 +24,7 @@ namespace {
 constexpr int kSide = 6;  // points along one dimension
 constexpr int kPoints = kSide * kSide;
 
-constexpr float kA = 0.75f, kB = 1.5f;
+constexpr float kA = 0.75f, kB = 1.375f;
 constexpr float kA2 = kA * kA, kB2 = kB * kB;
 // 1 / prod (p - q) for p = 0, +-a (even in p, as the products of differences are), +-b.
 constexpr float kScale0 = 1 / (kA2 * kB2);

@@ -1,7 +1,9 @@
 // The gradient of the weight by Winograd's F(3x3, 4x4) and, at the ends of rows and columns, F(3x3, 3x3).
 //
-// Per point a product [output channels] x [input channels], summed over tiles: blocks of up to kMaxChain tiles,
-// both operands transformed once, then items of 64 output by 64 input channels that end in their 3x3 taps.
+// Per point a product [output channels] x [input channels], summed over tiles: blocks of up to kBlockTiles tiles,
+// both operands transformed once, then items of 64 output by 64 input channels that end in their 3x3 taps. Up to
+// 64 channels on both sides there is one such item, and it keeps its products for many small blocks
+// (few_channels).
 #pragma once
 
 #include "column_sums.h"
@@ -11,7 +13,9 @@
 namespace cisdl {
 namespace {
 
-constexpr int64_t kBlockBytes = 12 << 20;  // of transformed inputs and gradients that are multiplied together
+// Transformed inputs and gradients that are multiplied together: many, as every block adds to all gradients, but
+// no more than the last cache keeps.
+constexpr int64_t kBlockTiles = 128, kBlockBytes = 12 << 20;
 constexpr int kGradRows = kNumRegisters == 32 ? 6 : 4;
 constexpr int kGradVectors = kNumRegisters == 32 ? 4 : 2;
 constexpr int64_t kGradPanel = kGradVectors * kWidth<float>;
@@ -218,7 +222,7 @@ void backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& par) 
   const Pieces kernel = {p.kernel_h, p.kernel_w};
   if (y.channels <= kChunk && x.channels <= kChunk && kernel.count() == 1) return few_channels(a, x, y, par);
   const int64_t tile_bytes = kPoints * (x.chunks() + y.chunks()) * kChunk * kBytes;
-  const Blocks blocks(y, larger(1, smaller(kBlockBytes / tile_bytes, kMaxChain)));
+  const Blocks blocks(y, larger(1, smaller(kBlockBytes / tile_bytes, kBlockTiles)));
   const int64_t x_groups = ceil_div(x.channels, W), y_groups = ceil_div(y.channels, W);
   const int64_t panels = ceil_div(x.channels, kGradPanel);
   // For every block and every piece of the kernel; the gradients to the block's outputs are the same for all
