@@ -193,10 +193,19 @@ def test_compare_refuses_what_is_not_a_benchmark(tmp_path: Path, capsys: pytest.
         assert name in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_default_path_names_the_processor() -> None:
-    path = results.default_path("AMD EPYC(TM) 9B45 @ 2.6GHz")
+def test_default_path_names_the_processor_and_the_threads() -> None:
+    path = results.default_path("AMD EPYC(TM) 9B45 @ 2.6GHz", 1)
     assert path.parent == Path("benchmarks")
-    assert path.name.startswith("amd-epyc-tm-9b45-2-6ghz-20")
+    assert path.name.startswith("amd-epyc-tm-9b45-2-6ghz-1-thread-20")
+    assert results.default_path("x", 2, "memory").name.startswith("x-2-threads-memory-20")
+
+
+def test_a_file_keeps_the_numbers_of_a_timing_in_one_line(tmp_path: Path) -> None:
+    content = {"rows": [{"round_seconds": [1e-06, 2.5], "quartile_seconds": [1.0, 2.0], "timings": [{}]}]}
+    target = tmp_path / "a.json"
+    results.write(content, target)
+    assert json.loads(target.read_text()) == content
+    assert '"round_seconds": [1e-06, 2.5],' in target.read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from cisdl.bench import table
@@ -118,3 +119,33 @@ def test_losses_are_listed_worst_first() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert table.duration(seconds) == text
+
+
+def timed(case: str, part: str, ours: float, by_torch: float) -> Row:
+    timings = [Timing("ours", "contiguous", [ours] * 9), Timing("torch", "contiguous", [by_torch] * 9)]
+    return Row(case, part, "float32", timings, "plain")
+
+
+def test_a_layer_is_the_sum_of_its_passes() -> None:
+    rows = [
+        timed("conv2d/lenet_conv2_b64", "forward", 1.0, 4.0),
+        timed("conv2d/lenet_conv2_b64", "grad_weight", 3.0, 4.0),
+        timed("linear/square_512_b1", "forward", 1.0, 1.0),
+        timed("model/lenet", "step", 1.0, 3.0),
+    ]
+    found = Results({}, {}, CEILINGS, rows)
+    assert [(layer.case, layer.speedup) for layer in found.layers()] == [
+        ("conv2d/lenet_conv2_b64", 2.0),
+        ("linear/square_512_b1", 1.0),
+    ]
+    assert list(found.networks()) == ["lenet"]
+    assert found.as_json()["networks"] == {
+        "lenet": {"geometric_mean": pytest.approx(2.0), "layers": {"conv2d/lenet_conv2_b64": 2.0}}
+    }
+
+
+def test_each_layout_is_a_layer_of_its_own() -> None:
+    row = timed("conv2d/lenet_conv2_b64", "forward", 1.0, 4.0)
+    last = [Timing(one.provider, "channels_last", one.seconds) for one in row.timings]
+    rows = [replace(row, layout="each"), replace(row, layout="each", timings=last)]
+    assert len(Results({}, {}, CEILINGS, rows).layers()) == 2

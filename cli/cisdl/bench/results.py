@@ -13,6 +13,7 @@ from cisdl.bench.ceilings import Ceilings
 from cisdl.bench.statistics import Ratio, geometric_mean, quartiles, speedup
 from cisdl.bench.timing import Timing
 from cisdl.errors import DataError
+from cisdl_ops.cases import NETWORKS, network_of
 
 SCHEMA = 1
 
@@ -95,6 +96,23 @@ def timing_as_json(timing: Timing) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """All timed passes of a case together: what the layer costs in training."""
+
+    case: str
+    ours_seconds: float
+    torch_seconds: float
+
+    @property
+    def speedup(self) -> float:
+        return self.torch_seconds / self.ours_seconds
+
+    @property
+    def network(self) -> str | None:
+        return network_of(self.case.split("/", 1)[1])
+
+
+@dataclass(frozen=True)
 class Results:
     """A whole run of ``cisdl bench``."""
 
@@ -102,6 +120,31 @@ class Results:
     options: dict[str, Any]
     ceilings: Ceilings
     rows: list[Row]
+
+    def layers(self) -> list[Layer]:
+        """A layer a case (and layout, where each has a row of its own): medians summed over its passes.
+
+        Each side may take another layout in each pass, so neither pays for a change of layout in between.
+        """
+        found: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            if not row.case.startswith("model/"):
+                layout = row.timings[0].layout if row.layout == "each" else row.layout
+                found.setdefault((row.case, layout), []).append(row)
+        return [
+            Layer(
+                case,
+                sum(row.best("ours").median for row in rows),
+                sum(row.best("torch").median for row in rows),
+            )
+            for (case, _), rows in found.items()
+        ]
+
+    def networks(self) -> dict[str, list[Layer]]:
+        """The layers of each network that was benched, in the order of the table."""
+        layers = self.layers()
+        lists = {name: [layer for layer in layers if layer.network == name] for name in NETWORKS}
+        return {name: found for name, found in lists.items() if found}
 
     def means(self) -> dict[str, float]:
         """The geometric mean of the speed-ups by op and pass, losses counted like wins."""
@@ -122,19 +165,33 @@ class Results:
             "options": self.options,
             "ceilings": self.ceilings.as_json(),
             "geometric_means": self.means(),
+            "networks": {
+                name: {
+                    "geometric_mean": geometric_mean([layer.speedup for layer in layers]),
+                    "layers": {layer.case: layer.speedup for layer in layers},
+                }
+                for name, layers in self.networks().items()
+            },
             "rows": [row.as_json(self.ceilings) for row in self.rows],
         }
 
 
-def default_path(processor: str) -> Path:
-    """benchmarks/<processor>-<date>.json, below the current directory."""
-    name = re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-") or "unknown"
+def default_path(processor: str, threads: int, kind: str = "") -> Path:
+    """benchmarks/<processor>-<threads>-<kind>-<date>.json, below the current directory."""
+    count = f"{threads} thread{'s' if threads > 1 else ''}"
+    name = re.sub(r"[^a-z0-9]+", "-", f"{processor} {count} {kind}".lower()).strip("-")
     return Path("benchmarks") / f"{name}-{datetime.now(timezone.utc):%Y-%m-%d}.json"
 
 
-def write(results: Results, path: Path) -> None:
+def write(content: dict[str, Any], path: Path) -> None:
+    """Timings' round by round numbers each in one line: thousands of lines would hide the rest."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results.as_json(), indent=1) + "\n")
+    text = json.dumps(content, indent=1)
+    path.write_text(re.sub(r"\[\s+([-+.\de,\s]+?)\s+\]", one_line, text) + "\n")
+
+
+def one_line(numbers: re.Match[str]) -> str:
+    return f"[{' '.join(numbers[1].split())}]"
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from cisdl.bench.ceilings import Ceilings
+from cisdl.bench.memory import Peak
 from cisdl.bench.results import Results, Row
-from cisdl.bench.statistics import Ratio, quartiles
+from cisdl.bench.statistics import Ratio, geometric_mean, quartiles
 from cisdl.bench.timing import Timing
+from cisdl_ops.cases import NETWORKS, network_of
 
 STYLES = {"win": "green", "loss": "red", "even": "dim"}
 SHORT_LAYOUT = {"contiguous": "", "channels_last": " cl"}
@@ -97,6 +99,71 @@ def summary_table(results: Results) -> Table:
         counts = (str(verdicts.count(verdict)) for verdict in ("win", "even", "loss"))
         table.add_row(f"{op} {part}", f"{mean:.2f}x", *counts)
     return table
+
+
+def networks_table(results: Results) -> Table:
+    """One line a network: the mean over its layers, all passes of a layer summed, and its slowest layer."""
+    table = Table(
+        title="networks, all passes of a layer summed",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("network", no_wrap=True)
+    for name in ("layers", "geometric mean", "worst layer"):
+        table.add_column(name, justify="right")
+    table.add_column("", no_wrap=True)
+    networks = results.networks()
+    everything = [layer for layers in networks.values() for layer in layers]
+    for network, layers in [*networks.items(), ("all", everything)]:
+        worst = min(layers, key=lambda layer: layer.speedup)
+        mean = geometric_mean([layer.speedup for layer in layers])
+        table.add_row(network, str(len(layers)), f"{mean:.2f}x", f"{worst.speedup:.2f}x", worst.case)
+    return table
+
+
+def memory_table(peaks: Sequence[Peak]) -> Table:
+    """Peak memory of forward and backward of each case, beside torch's."""
+    table = Table(
+        title="peak memory of forward and backward",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("case", no_wrap=True)
+    for name in ("layout", "tensors", "ours", "torch", "ours / torch"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for peak in peaks:
+        table.add_row(
+            peak.case,
+            peak.layout,
+            mebibytes(peak.tensors),
+            mebibytes(peak.ours),
+            mebibytes(peak.torch),
+            f"{peak.ratio:.2f}",
+        )
+    return table
+
+
+def memory_summary(peaks: Sequence[Peak]) -> str:
+    """The worst case, and each network's largest layer: what decides whether a model fits."""
+    worst = max(peaks, key=lambda peak: peak.ratio)
+    lines = [f"most beside torch: {worst.ratio:.2f} times, {worst.case} in {worst.layout}"]
+    for network in NETWORKS:
+        layers = [peak for peak in peaks if network_of(peak.case.split("/", 1)[1]) == network]
+        if layers:
+            ours, theirs = max(peak.ours for peak in layers), max(peak.torch for peak in layers)
+            lines.append(
+                f"  {network}: largest layer {mebibytes(ours)}, torch's {mebibytes(theirs)}, "
+                f"{ours / theirs:.2f} times"
+            )
+    return "\n".join(lines)
+
+
+def mebibytes(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"
 
 
 def losses_text(results: Results, most: int = 10) -> str:

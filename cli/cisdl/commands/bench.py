@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cisdl.errors import BuildError, GoalMissedError, UsageError, did_you_mean
+from cisdl.errors import BuildError, DeviceError, GoalMissedError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +26,14 @@ LAYOUT_CHOICES = {
 
 
 class BenchCommand(click.Command):
-    """A command whose first argument `compare` leads to another."""
+    """A command whose first argument `compare` or `memory` leads to another."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        if args and args[0] == "compare":
-            return compare.make_context(f"{info_name} compare", args[1:], parent, **extra)
+        others = {"compare": compare, "memory": memory}
+        if args and args[0] in others:
+            return others[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -75,7 +76,7 @@ class BenchCommand(click.Command):
     metavar="PATH",
     help="Write every figure there as JSON.",
 )
-@click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-<date>.json.")  # fmt: skip
+@click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-<threads>-<date>.json.")
 def bench(
     pattern: str,
     mode: str,
@@ -93,7 +94,7 @@ def bench(
     GLOB chooses cases by op, name or op/name; models are model/NAME. Each case is verified first and a wrong
     kernel is not timed (exit code 5). Ours and torch's take turns in one process; a difference that the
     measurement cannot tell from noise is called even. `cisdl bench compare A.json B.json` holds two files
-    against each other.
+    against each other; `cisdl bench memory [GLOB]` measures peak memory instead of time.
 
     \b
     Examples:
@@ -148,13 +149,17 @@ def bench(
     found = results.Results(environment, options, limits, rows)
     out.print()
     out.print(table.summary_table(found))
+    if found.networks():
+        out.print()
+        out.print(table.networks_table(found))
+        out.print()
     out.print(table.losses_text(found), markup=False)
     out.print(table.notes(found), style="dim", markup=False)
     for target in [
         *([path] if path else []),
-        *([results.default_path(environment["processor"])] if save else []),
+        *([results.default_path(environment["processor"], count, "quick" if quick else "")] if save else []),
     ]:
-        results.write(found, target)
+        results.write(found.as_json(), target)
         console.say(f"wrote {target}")
 
 
@@ -248,6 +253,58 @@ def headline(environment: dict[str, Any], dtype: str) -> str:
     return (
         f"{environment['processor']}, {environment['isa']}, {threads}, {dtype}, torch {environment['torch']}"
     )
+
+
+@click.command(name="memory")
+@click.argument("pattern", default="*", metavar="[GLOB]")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: all cores]")
+@click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-<threads>-memory-<date>.json.")
+def memory(pattern: str, dtype: str, threads: int | None, save: bool) -> None:
+    """Peak memory of forward and backward of each case, ours beside torch's, in both layouts.
+
+    Every measurement is a process of its own that starts empty. Works on Linux, on the CPU.
+
+    \b
+    Example:
+      cisdl bench memory 'conv2d/vgg16*'
+    """
+    import os
+
+    from cisdl import console
+    from cisdl.bench import memory as measuring
+    from cisdl.bench import results, table
+
+    if not measuring.measurable():
+        raise DeviceError("bench memory: expected Linux, whose /proc tells the peak of a process's memory")
+    cases, _ = chosen(pattern, quick=False)
+    if not cases:
+        raise UsageError(f"bench memory: no case matches '{pattern}'; models are not measured")
+
+    import torch
+
+    count = threads or os.cpu_count() or 1
+    peaks = []
+    for done, case in enumerate(cases, 1):
+        console.say(f"[{done}/{len(cases)}] {case.id}")
+        peaks += list(measuring.measure(case, getattr(torch, dtype), count))
+    environment = describe(torch.device("cpu"), count)
+    out = console.stdout()
+    out.print(headline(environment, dtype), markup=False)
+    out.print(table.memory_table(peaks))
+    out.print(table.memory_summary(peaks), markup=False)
+    if save:
+        target = results.default_path(environment["processor"], count, "memory")
+        results.write(
+            {
+                "schema": results.SCHEMA,
+                "environment": environment,
+                "options": {"pattern": pattern, "dtype": dtype},
+                "rows": [peak.as_json() for peak in peaks],
+            },
+            target,
+        )
+        console.say(f"wrote {target}")
 
 
 @click.command(name="compare")
