@@ -41,7 +41,17 @@ ISAS: dict[str, dict[str, str]] = {
     },
     "aarch64": {"neon": ""},
 }
-ISA_SOURCES = ["conv2d", "lane_groups", "winograd", "pool2d", "linear", "lstm_cell", "recurrent", "peak"]
+ISA_SOURCES = [
+    "conv2d",
+    "lane_groups",
+    "winograd",
+    "winograd_stride2",
+    "pool2d",
+    "linear",
+    "lstm_cell",
+    "recurrent",
+    "peak",
+]
 CUDA_SOURCES = ["conv2d", "lstm_cell", "linear", "pool2d", "recurrent"]
 
 # What was built and for which torch; cisdl_ops reads it before it loads the module.

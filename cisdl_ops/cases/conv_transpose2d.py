@@ -41,6 +41,7 @@ def conv_transpose2d_cases() -> Iterator[Case]:
     yield conv_transpose2d(test, "depthwise_33", (2, 33, 7, 8), (33, 1, 3, 3), groups=33, padding=1)
     yield conv_transpose2d(test, "dcgan_like", (2, 33, 7, 7), (33, 17, 4, 4), stride=2, padding=1)
 
+    yield conv_transpose2d(test, "stride2_4x4", (2, 34, 8, 9), (34, 40, 4, 4), stride=2, padding=1)
     yield conv_transpose2d(test, "winograd", (2, 33, 7, 6), (33, 35, 3, 3), bias=False, padding=1)
 
     yield conv_transpose2d("grad", "grad", (2, 2, 3, 4), (2, 3, 3, 3), padding=1)
