@@ -77,7 +77,6 @@ void winograd_stride2_backward_input(const Conv2dBackwardInput<T>& args, const P
 }
 template <class T>
 bool winograd_stride2_weight_applies(const Conv2dBackwardWeight<T>& args) {
-  const Conv2dProblem& p = args.p;
   return args.grad_weight && winograd_stride2_applies<T>(args);
 }
 template <class T>

@@ -68,9 +68,8 @@ def test_forced(op: str, entry: str, name: str, dtype: torch.dtype) -> None:
                 continue
             expectation(case.id, dtype).check(outcome, f"by {entry}:{name}")
             ran += cisdl_ops.last_implementation(entry) == name
-    if dtype != torch.float64 or not name.startswith(
-        "winograd"
-    ):  # float32 only: an approximation is no use in float64
+    # Winograd is for float32 only: an approximation is no use in float64.
+    if dtype != torch.float64 or not name.startswith("winograd"):
         assert ran > 0, f"no case of the table reaches {entry}:{name}"
 
 
