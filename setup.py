@@ -46,6 +46,7 @@ ISA_SOURCES = [
     "conv2d_stems",
     "lane_groups",
     "winograd",
+    "winograd_stride2",
     "pool2d",
     "linear",
     "lstm_cell",

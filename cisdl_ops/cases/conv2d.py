@@ -46,6 +46,14 @@ def conv2d_cases() -> Iterator[Case]:
     yield conv2d(test, "depthwise", (2, 17, 8, 9), (17, 1, 3, 3), groups=17, padding=1)
     yield conv2d(test, "depthwise_strided", (2, 8, 9, 9), (8, 1, 3, 3), groups=8, stride=2, padding=1)
     yield conv2d(test, "depthwise_multiplier", (1, 4, 7, 7), (12, 1, 3, 3), groups=4, dilation=2, padding=2)
+    # Winograd with stride 2; the second has weights for two rounds.
+    yield conv2d(test, "stride2_4x4_odd", (6, 33, 9, 11), (47, 33, 4, 4), stride=2, padding=1)
+    yield conv2d(test, "stride2_4x4", (2, 100, 16, 16), (512, 100, 4, 4), stride=2, padding=1, bias=False)
+
+    # Large enough to be cut into chunks of rows by the gradient of the weight.
+    yield conv2d(test, "one_by_one_chunks", (2, 130, 40, 30), (129, 130, 1, 1))
+    yield conv2d(test, "strided_chunks", (1, 48, 61, 61), (64, 48, 3, 3), stride=2, bias=False)
+
     # Groups within a vector: strips of every width, tiles that overlap, columns and lanes that are missing.
     yield conv2d(test, "depthwise_5x5", (1, 18, 9, 15), (18, 1, 5, 5), groups=18, padding=2)
     yield conv2d(

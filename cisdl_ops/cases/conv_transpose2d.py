@@ -17,7 +17,7 @@ def conv_transpose2d_cases() -> Iterator[Case]:
     yield conv_transpose2d(test, "no_bias", (2, 3, 6, 5), (3, 5, 3, 3), bias=False)
     yield conv_transpose2d(test, "unbatched", (3, 5, 6), (3, 5, 3, 3), stride=2, padding=1)
     yield conv_transpose2d(test, "batch_0", (0, 3, 5, 5), (3, 4, 3, 3))
-    yield conv_transpose2d(test, "single_pixel", (2, 5, 1, 1), (5, 7, 4, 4))
+    yield conv_transpose2d(test, "single_pixel", (2, 5, 1, 1), (5, 7, 4, 4), bias=False)
     yield conv_transpose2d(test, "one_by_one", (2, 19, 7, 9), (19, 17, 1, 1))
     yield conv_transpose2d(test, "stride_pair", (2, 3, 5, 6), (3, 5, 3, 3), stride=(3, 2), padding=(1, 0))
     yield conv_transpose2d(test, "stride_over_kernel", (2, 3, 4, 3), (3, 4, 2, 2), stride=4)
@@ -41,6 +41,9 @@ def conv_transpose2d_cases() -> Iterator[Case]:
     yield conv_transpose2d(test, "depthwise_33", (2, 33, 7, 8), (33, 1, 3, 3), groups=33, padding=1)
     yield conv_transpose2d(test, "dcgan_like", (2, 33, 7, 7), (33, 17, 4, 4), stride=2, padding=1)
 
+    yield conv_transpose2d(
+        test, "stride2_4x4", (2, 34, 8, 9), (34, 40, 4, 4), bias=False, stride=2, padding=1
+    )
     yield conv_transpose2d(test, "winograd", (2, 33, 7, 6), (33, 35, 3, 3), bias=False, padding=1)
 
     yield conv_transpose2d("grad", "grad", (2, 2, 3, 4), (2, 3, 3, 3), padding=1)

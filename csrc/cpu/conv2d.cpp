@@ -51,6 +51,41 @@ void winograd_backward_weight(const Conv2dBackwardWeight<T>& args, const Paralle
   if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)()->backward_weight(args, par);
 }
 
+// F(2x2, 2x2) for the 4x4 kernels of stride 2 in a DCGAN: see winograd_stride2.cpp.
+extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd_stride2, CISDL_ISA)();
+
+// It wins from kWinogradChannels on, with tiles (9 products each) enough full that 4 products a pixel are no
+// fewer, and with enough of them to earn back what transforming the weights costs.
+constexpr int64_t kWinogradStride2Tiles = 32;
+
+template <class T, class Args>
+bool winograd_stride2_applies(const Args& args) {
+  const Conv2dProblem& p = args.p;
+  const int64_t tiles = ceil_div(p.out_h, 2) * ceil_div(p.out_w, 2);
+  return p.batch * tiles >= kWinogradStride2Tiles && 10 * tiles <= 4 * p.out_h * p.out_w &&
+         std::is_same_v<T, float> && args.layout == Layout::nhwc && p.kernel_h == 4 && p.kernel_w == 4 &&
+         p.stride_h == 2 && p.stride_w == 2 && p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 &&
+         p.in_channels >= kWinogradChannels && p.out_channels >= kWinogradChannels;
+}
+template <class T>
+void winograd_stride2_forward(const Conv2dForward<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>) CISDL_CONCAT(cisdl_, winograd_stride2, CISDL_ISA)()->forward(args, par);
+}
+template <class T>
+void winograd_stride2_backward_input(const Conv2dBackwardInput<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>)
+    CISDL_CONCAT(cisdl_, winograd_stride2, CISDL_ISA)()->backward_input(args, par);
+}
+template <class T>
+bool winograd_stride2_weight_applies(const Conv2dBackwardWeight<T>& args) {
+  return args.grad_weight && winograd_stride2_applies<T>(args);
+}
+template <class T>
+void winograd_stride2_backward_weight(const Conv2dBackwardWeight<T>& args, const Parallel& par) {
+  if constexpr (std::is_same_v<T, float>)
+    CISDL_CONCAT(cisdl_, winograd_stride2, CISDL_ISA)()->backward_weight(args, par);
+}
+
 extern "C" const LaneGroupFamily* CISDL_CONCAT(cisdl_, lane_groups, CISDL_ISA)();
 
 template <class T>
@@ -93,9 +128,52 @@ void stem_run(const Args<T>& args, const Parallel& par) {
     (CISDL_CONCAT(cisdl_, conv2d_stems, CISDL_ISA)()->*kKernel).run(args, par);
 }
 
+// A kernel as large as the image, with one output pixel, is a linear layer of channels * height * width features,
+// whatever the layout: a classifier's last convolution, or a generator's first transposed one.
+extern "C" const LinearFamily* CISDL_CONCAT(cisdl_, linear, CISDL_ISA)();
+
+template <class T>
+const LinearKernels<T>& linear_kernels() {
+  const LinearFamily& family = *CISDL_CONCAT(cisdl_, linear, CISDL_ISA)();
+  if constexpr (std::is_same_v<T, float>)
+    return family.f32;
+  else
+    return family.f64;
+}
+template <class Args>
+bool linear_applies(const Args& args) {
+  const Conv2dProblem& p = args.p;
+  return p.groups == 1 && p.out_h == 1 && p.out_w == 1 && p.pad_top == 0 && p.pad_left == 0 &&
+         p.kernel_h == p.in_h && p.kernel_w == p.in_w && (p.dilation_h == 1 || p.kernel_h == 1) &&
+         (p.dilation_w == 1 || p.kernel_w == 1) && p.in_channels > 0;
+}
+LinearProblem linear_problem(const Conv2dProblem& p) {
+  return {p.batch, p.in_channels * p.in_h * p.in_w, p.out_channels};
+}
+template <class Args>
+void run_first(const ImplementationList<Args>& list, const Args& args, const Parallel& par) {
+  for (int i = 0; i < list.size; ++i)
+    if (list.items[i].applicable(args)) return list.items[i].run(args, par);
+}
+template <class T>
+void linear_forward(const Conv2dForward<T>& a, const Parallel& par) {
+  run_first(linear_kernels<T>().forward, {linear_problem(a.p), a.input, a.weight, a.bias, a.output}, par);
+}
+template <class T>
+void linear_backward_input(const Conv2dBackwardInput<T>& a, const Parallel& par) {
+  run_first(linear_kernels<T>().backward_input, {linear_problem(a.p), a.grad_output, a.weight, a.grad_input}, par);
+}
+template <class T>
+void linear_backward_weight(const Conv2dBackwardWeight<T>& a, const Parallel& par) {
+  run_first(linear_kernels<T>().backward_weight,
+            {linear_problem(a.p), a.grad_output, a.input, a.grad_weight, a.grad_bias}, par);
+}
+
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
+    {"linear", linear_applies<Conv2dForward<T>>, linear_forward<T>},
     {"winograd", winograd_forward_applies<T>, winograd_forward<T>, false},
+    {"winograd_stride2", winograd_stride2_applies<T, Conv2dForward<T>>, winograd_stride2_forward<T>, false},
     {"space_to_depth", stem_applies<Conv2dForward, T, &StemKernels::space_to_depth_forward>,
      stem_run<Conv2dForward, T, &StemKernels::space_to_depth_forward>, false},
     {"lanes", stem_applies<Conv2dForward, T, &StemKernels::lanes_forward>,
@@ -111,7 +189,10 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
+    {"linear", linear_applies<Conv2dBackwardInput<T>>, linear_backward_input<T>},
     {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>, false},
+    {"winograd_stride2", winograd_stride2_applies<T, Conv2dBackwardInput<T>>, winograd_stride2_backward_input<T>,
+     false},
     {"lanes", stem_applies<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>,
      stem_run<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>},
     {"lane_groups", lane_groups_apply<Conv2dBackwardInput<T>, T>, lane_groups_backward_input<T>},
@@ -123,7 +204,9 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
+    {"linear", linear_applies<Conv2dBackwardWeight<T>>, linear_backward_weight<T>},
     {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>, false},
+    {"winograd_stride2", winograd_stride2_weight_applies<T>, winograd_stride2_backward_weight<T>, false},
     {"space_to_depth", stem_applies<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>,
      stem_run<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>, false},
     {"lanes", stem_applies<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>,
@@ -132,7 +215,7 @@ constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
      stem_run<Conv2dBackwardWeight, T, &StemKernels::rows_backward_weight>},
     {"lane_groups", lane_groups_apply<Conv2dBackwardWeight<T>, T>, lane_groups_backward_weight<T>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
-    {"packed_gemm", conv2d_is_nchw<Conv2dBackwardWeight<T>>, conv2d_packed_gemm_backward_weight<T>},
+    {"packed_gemm", conv2d_packed_gemm_backward_weight_applies<T>, conv2d_packed_gemm_backward_weight<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardWeight<T>>, conv2d_nhwc_backward_weight<T>},
     {"plain", conv2d_always<Conv2dBackwardWeight<T>>, conv2d_plain_backward_weight<T>},
 };

@@ -5,8 +5,11 @@
 // Input rows fall into stride_h classes by h mod stride_h, columns likewise. Within a class the taps that reach a
 // pixel are always the same ones, at fixed distances in dy: so each pair of classes is a stride-1 convolution with
 // a part of the kernel, written stride apart into dx. No multiplication by an inserted zero is ever made. A class
-// that no tap reaches is zero. The weight is packed once for all classes, input channels as columns.
+// that no tap reaches is zero. The weight is packed once for all classes, input channels as columns, and the
+// classes go over the images together.
 #pragma once
+
+#include <new>
 
 #include "conv2d_nhwc_view.h"
 
@@ -35,12 +38,12 @@ NhwcWeight<T> pack_nhwc_weight_transposed(const T* weight, int64_t groups, int64
   return packed;
 }
 
-// Runs the views of a gradient to the input, one for each class of pixels: run(view, memory for its plan, par).
-template <class T, class Run>
-void conv2d_nhwc_backward_input_with(const Conv2dBackwardInput<T>& a, const NhwcWeight<T>& weight, Run run,
-                                     const Parallel& par) {
+template <class T>
+void conv2d_nhwc_backward_input(const Conv2dBackwardInput<T>& a, const Parallel& par) {
   const Conv2dProblem& p = a.p;
   const int64_t cells = p.kernel_h * p.kernel_w;
+  const NhwcWeight<T> weight = pack_nhwc_weight_transposed(a.weight, p.groups, p.out_channels / p.groups, cells,
+                                                           p.in_channels / p.groups, par);
   NhwcView<T> v;
   v.batch = p.batch;
   v.groups = p.groups;
@@ -60,12 +63,19 @@ void conv2d_nhwc_backward_input_with(const Conv2dBackwardInput<T>& a, const Nhwc
     v.batch = v.in_h = 1;
     v.in_w = in_w;
   }
+  // Taps, plan and job of every class that runs at the same time.
   const int64_t taps_bytes = cells * int64_t{sizeof(NhwcTap)};
-  char* memory = static_cast<char*>(scratch(Scratch::shared2, taps_bytes + run_plan_bytes(cells, weight.c)));
-  NhwcTap* taps = reinterpret_cast<NhwcTap*>(memory);
-  v.taps = taps;
+  const int64_t job_bytes = taps_bytes + run_plan_bytes(cells, weight.c);
+  const int64_t classes = smaller(p.stride_h, in_h) * smaller(p.stride_w, in_w);
+  const int64_t together = smaller(kMaxNhwcViews, classes);
+  char* memory = static_cast<char*>(
+      scratch(Scratch::shared2, together * (job_bytes + static_cast<int64_t>(sizeof(NhwcJob<T>)))));
+  NhwcJob<T>* jobs = reinterpret_cast<NhwcJob<T>*>(memory + together * job_bytes);
+  int count = 0;
   for (int64_t first_h = 0; first_h < p.stride_h && first_h < in_h; ++first_h) {
     for (int64_t first_w = 0; first_w < p.stride_w && first_w < in_w; ++first_w) {
+      NhwcTap* taps = reinterpret_cast<NhwcTap*>(memory + count * job_bytes);
+      v.taps = taps;
       v.num_taps = 0;
       for (int64_t i = 0; i < cells; ++i) {
         const int64_t h = first_h + p.pad_top - i / p.kernel_w * p.dilation_h;
@@ -75,17 +85,14 @@ void conv2d_nhwc_backward_input_with(const Conv2dBackwardInput<T>& a, const Nhwc
       v.output = a.grad_input + (first_h * p.in_w + first_w) * p.in_channels;
       v.out_h = (in_h - first_h + p.stride_h - 1) / p.stride_h;
       v.out_w = (in_w - first_w + p.stride_w - 1) / p.stride_w;
-      run(v, memory + taps_bytes, par);
+      new (jobs + count) NhwcJob<T>(v, memory + count * job_bytes + taps_bytes, par.num_threads);
+      if (++count == together) {
+        run_nhwc_jobs(jobs, count, par);
+        count = 0;
+      }
     }
   }
-}
-
-template <class T>
-void conv2d_nhwc_backward_input(const Conv2dBackwardInput<T>& a, const Parallel& par) {
-  const Conv2dProblem& p = a.p;
-  const NhwcWeight<T> weight = pack_nhwc_weight_transposed(a.weight, p.groups, p.out_channels / p.groups,
-                                                           p.kernel_h * p.kernel_w, p.in_channels / p.groups, par);
-  conv2d_nhwc_backward_input_with(a, weight, run_nhwc_view<T>, par);
+  if (count > 0) run_nhwc_jobs(jobs, count, par);
 }
 
 }  // namespace

@@ -75,10 +75,15 @@ struct WeightTiles {
     merged = p.groups == 1 && p.dilation_w == 1 && p.kernel_w > 1 && c < kWidth<T>;
     strips = p.kernel_h * (merged ? 1 : p.kernel_w);
     strip = merged ? p.kernel_w * c : c;
-    const auto waste = [](int64_t n) {
-      return static_cast<double>((n + kWidth<T> - 1) / kWidth<T> * kWidth<T>) / n;
+    // What a pixel costs: multiplications, or loads where they are more.
+    const auto cost = [](int64_t row_count, int64_t lane_count) {
+      const int64_t vectors = (lane_count + kWidth<T> - 1) / kWidth<T>;
+      const int64_t loads = row_count *
+                            ((lane_count + kTileCols<T> - 1) / kTileCols<T>)+(row_count + kTileRows - 1) /
+                            kTileRows * vectors;
+      return row_count * vectors > loads ? row_count * vectors : loads;
     };
-    swapped = strip > 0 && k > 0 && waste(strip) > 1.05 * waste(k);
+    swapped = 20 * cost(k, strip) > 21 * cost(strip, k);
     rows = swapped ? strip : k;
     lanes = swapped ? k : strip;
     row_tiles = (rows + kTileRows - 1) / kTileRows;

@@ -24,11 +24,11 @@ NhwcWeight<T> pack_nhwc_weight(const T* weight, int64_t groups, int64_t k, int64
   return packed;
 }
 
-// Runs the view of a forward convolution: run(view, memory for its plan, par).
-template <class T, class Run>
-void conv2d_nhwc_forward_with(const Conv2dForward<T>& a, const NhwcWeight<T>& weight, Run run,
-                              const Parallel& par) {
+template <class T>
+void conv2d_nhwc_forward(const Conv2dForward<T>& a, const Parallel& par) {
   const Conv2dProblem& p = a.p;
+  const NhwcWeight<T> weight = pack_nhwc_weight(a.weight, p.groups, p.out_channels / p.groups,
+                                                p.kernel_h * p.kernel_w, p.in_channels / p.groups, par);
   const int64_t cells = p.kernel_h * p.kernel_w;
   NhwcView<T> v;
   v.batch = p.batch;
@@ -59,15 +59,8 @@ void conv2d_nhwc_forward_with(const Conv2dForward<T>& a, const NhwcWeight<T>& we
     taps[i] = {i / p.kernel_w * p.dilation_h - p.pad_top, i % p.kernel_w * p.dilation_w - p.pad_left, i};
   v.taps = taps;
   v.num_taps = cells;
-  run(v, memory + taps_bytes, par);
-}
-
-template <class T>
-void conv2d_nhwc_forward(const Conv2dForward<T>& a, const Parallel& par) {
-  const Conv2dProblem& p = a.p;
-  const NhwcWeight<T> weight = pack_nhwc_weight(a.weight, p.groups, p.out_channels / p.groups,
-                                                p.kernel_h * p.kernel_w, p.in_channels / p.groups, par);
-  conv2d_nhwc_forward_with(a, weight, run_nhwc_view<T>, par);
+  const NhwcJob<T> job(v, memory + taps_bytes, par.num_threads);
+  run_nhwc_jobs(&job, 1, par);
 }
 
 }  // namespace

@@ -129,6 +129,7 @@ void copy_band(const T* image, int64_t in_h, int64_t in_w, int64_t channels, int
 }
 
 constexpr int64_t kBlockPixels = 224;
+constexpr int64_t kL1Weights = 24 << 10;
 
 // How the output is cut into blocks, and what of the input lies below one.
 struct NhwcBlocks {
@@ -172,70 +173,96 @@ template <class T>
 void nhwc_block(const NhwcView<T>& v, const RunPlan& plan, int64_t group, int64_t panel_begin, int64_t panel_end,
                 const T* x, int64_t row_pitch, int64_t pixel_pitch, T* out, int64_t rows, int64_t cols) {
   const int64_t tiles = (cols + kTileRows - 1) / kTileRows, lda = v.step_w * pixel_pitch;
-  for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+  const auto run_tile = [&](int64_t panel, int64_t y, int64_t tile) {
     const int64_t k = group * v.weight.k + panel * kTileCols<T>, width = v.weight.panel_cols(panel);
     const T* weight = v.weight.data + v.weight.panel_offset(group, panel);
-    const bool narrow = panel_vectors<T>(width) == 1;
+    const int64_t begin = cols * tile / tiles, end = cols * (tile + 1) / tiles;  // tiles of about the same size
+    const T* pixel = x + y * v.step_h * row_pitch + begin * lda;
     TileOutput<T> to;
+    to.c = out + y * v.out_row + begin * v.out_col + k;
     to.ldc = v.out_col;
     to.row_bias = nullptr;
     to.col_bias = v.bias ? v.bias + k : nullptr;
-    for (int64_t y = 0; y < rows; ++y) {
-      int64_t begin = 0;
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t end = cols * (tile + 1) / tiles;  // tiles of about the same size
-        const T* pixel = x + y * v.step_h * row_pitch + begin * lda;
-        to.c = out + y * v.out_row + begin * v.out_col + k;
-        for (int64_t i = 0; i < plan.num_chunks; ++i) {
-          to.accumulate = i > 0;
-          const PixelRun* runs = plan.runs + plan.first[i];
-          const int64_t num_runs = plan.first[i + 1] - plan.first[i];
-          if (narrow)
-            pixel_tile_rows<T, 1>(end - begin, runs, num_runs, pixel, lda, weight, to, width);
-          else
-            pixel_tile_rows<T, kTileVectors>(end - begin, runs, num_runs, pixel, lda, weight, to, width);
-        }
-        begin = end;
-      }
+    for (int64_t i = 0; i < plan.num_chunks; ++i) {
+      to.accumulate = i > 0;
+      const PixelRun* runs = plan.runs + plan.first[i];
+      const int64_t num_runs = plan.first[i + 1] - plan.first[i];
+      if (panel_vectors<T>(width) == 1)
+        pixel_tile_rows<T, 1>(end - begin, runs, num_runs, pixel, lda, weight, to, width);
+      else
+        pixel_tile_rows<T, kTileVectors>(end - begin, runs, num_runs, pixel, lda, weight, to, width);
     }
+  };
+  // A tile of pixels meets all output channels while their weights stay in L1: results are then written in long
+  // runs. Otherwise a panel of weights meets all pixels of the block.
+  if (v.weight.panel_offset(0, panel_end - panel_begin) * int64_t{sizeof(T)} <= kL1Weights) {
+    for (int64_t y = 0; y < rows; ++y)
+      for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int64_t panel = panel_begin; panel < panel_end; ++panel) run_tile(panel, y, tile);
+  } else {
+    for (int64_t panel = panel_begin; panel < panel_end; ++panel)
+      for (int64_t y = 0; y < rows; ++y)
+        for (int64_t tile = 0; tile < tiles; ++tile) run_tile(panel, y, tile);
   }
 }
 
-// Runs a view; `plan_memory` holds run_plan_bytes.
+constexpr int kMaxNhwcViews = 16;
+
+// One view with how it is cut.
 template <class T>
-void run_nhwc_view(const NhwcView<T>& v, void* plan_memory, const Parallel& par) {
-  if (v.batch * v.out_h * v.out_w == 0) return;
-  const NhwcBlocks blocks(v, par.num_threads);
-  const int64_t channels = v.groups * v.weight.c;
-  const int64_t row_pitch = (blocks.copy ? blocks.band_cols : v.in_w) * channels;
-  const RunPlan plan = plan_runs(v, blocks.min_h, blocks.min_w, row_pitch, channels, plan_memory);
-  const int64_t panels = v.weight.panels();
-  const int64_t tasks = v.batch * blocks.along_h * blocks.along_w * blocks.panel_groups;
-  parallel_for(par, tasks, 1, [&](int64_t task_begin, int64_t task_end) {
-    T* band = nullptr;
-    if (blocks.copy)
-      band = static_cast<T*>(
-          scratch(Scratch::local, blocks.band_rows * blocks.band_cols * channels * int64_t{sizeof(T)}));
-    for (int64_t task = task_begin; task < task_end; ++task) {
-      int64_t i = task;
-      const int64_t panel_begin = i % blocks.panel_groups * blocks.panels_each;
-      int64_t panel_end = panel_begin + blocks.panels_each;
-      if (panel_end > panels) panel_end = panels;
-      i /= blocks.panel_groups;
-      const int64_t x0 = i % blocks.along_w * blocks.cols;
-      i /= blocks.along_w;
-      const int64_t y0 = i % blocks.along_h * blocks.rows, n = i / blocks.along_h;
-      const int64_t rows = v.out_h - y0 < blocks.rows ? v.out_h - y0 : blocks.rows;
-      const int64_t cols = v.out_w - x0 < blocks.cols ? v.out_w - x0 : blocks.cols;
-      const int64_t h0 = y0 * v.step_h + blocks.min_h, w0 = x0 * v.step_w + blocks.min_w;
-      const T* image = v.input + n * v.in_h * v.in_w * channels;
-      if (blocks.copy)
-        copy_band(image, v.in_h, v.in_w, channels, h0, blocks.band_rows, w0, blocks.band_cols, band);
-      const T* x = blocks.copy ? band : image + (h0 * v.in_w + w0) * channels;
-      T* out = v.output + n * v.out_image + y0 * v.out_row + x0 * v.out_col;
-      for (int64_t g = 0; g < v.groups; ++g)
-        nhwc_block(v, plan, g, panel_begin, panel_end, x + g * v.weight.c, row_pitch, channels, out, rows, cols);
-    }
+struct NhwcJob {
+  NhwcView<T> v;
+  NhwcBlocks blocks;
+  RunPlan plan;
+  int64_t tasks, row_pitch;
+
+  NhwcJob(const NhwcView<T>& view, void* plan_memory, int num_threads) : v(view), blocks(view, num_threads) {
+    const int64_t channels = v.groups * v.weight.c;
+    row_pitch = (blocks.copy ? blocks.band_cols : v.in_w) * channels;
+    plan = plan_runs(v, blocks.min_h, blocks.min_w, row_pitch, channels, plan_memory);
+    tasks = v.batch * v.out_h * v.out_w == 0 ? 0 : v.batch * blocks.along_h * blocks.along_w * blocks.panel_groups;
+  }
+
+  int64_t band_size() const {
+    return blocks.copy ? blocks.band_rows * blocks.band_cols * v.groups * v.weight.c : 0;
+  }
+
+  void run(int64_t task, T* band) const {
+    const int64_t channels = v.groups * v.weight.c, panels = v.weight.panels();
+    int64_t i = task;
+    const int64_t panel_begin = i % blocks.panel_groups * blocks.panels_each;
+    int64_t panel_end = panel_begin + blocks.panels_each;
+    if (panel_end > panels) panel_end = panels;
+    i /= blocks.panel_groups;
+    const int64_t x0 = i % blocks.along_w * blocks.cols;
+    i /= blocks.along_w;
+    const int64_t y0 = i % blocks.along_h * blocks.rows, n = i / blocks.along_h;
+    const int64_t rows = v.out_h - y0 < blocks.rows ? v.out_h - y0 : blocks.rows;
+    const int64_t cols = v.out_w - x0 < blocks.cols ? v.out_w - x0 : blocks.cols;
+    const int64_t h0 = y0 * v.step_h + blocks.min_h, w0 = x0 * v.step_w + blocks.min_w;
+    const T* image = v.input + n * v.in_h * v.in_w * channels;
+    if (blocks.copy) copy_band(image, v.in_h, v.in_w, channels, h0, blocks.band_rows, w0, blocks.band_cols, band);
+    const T* x = blocks.copy ? band : image + (h0 * v.in_w + w0) * channels;
+    T* out = v.output + n * v.out_image + y0 * v.out_row + x0 * v.out_col;
+    for (int64_t g = 0; g < v.groups; ++g)
+      nhwc_block(v, plan, g, panel_begin, panel_end, x + g * v.weight.c, row_pitch, channels, out, rows, cols);
+  }
+};
+
+// Runs up to kMaxNhwcViews views of about the same size together, block by block: what they read and write there
+// stays in the cache from one to the next.
+template <class T>
+void run_nhwc_jobs(const NhwcJob<T>* jobs, int count, const Parallel& par) {
+  int64_t tasks = 0, band_size = 0;
+  for (int i = 0; i < count; ++i) {
+    if (jobs[i].tasks > tasks) tasks = jobs[i].tasks;
+    if (jobs[i].band_size() > band_size) band_size = jobs[i].band_size();
+  }
+  parallel_for(par, tasks, 1, [&](int64_t begin, int64_t end) {
+    T* band = band_size > 0 ? static_cast<T*>(scratch(Scratch::local, band_size * int64_t{sizeof(T)})) : nullptr;
+    for (int64_t task = begin; task < end; ++task)
+      for (int i = 0; i < count; ++i)
+        if (task < jobs[i].tasks) jobs[i].run(task, band);
   });
 }
 

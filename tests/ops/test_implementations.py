@@ -68,7 +68,9 @@ def test_forced(op: str, entry: str, name: str, dtype: torch.dtype) -> None:
                 continue
             expectation(case.id, dtype).check(outcome, f"by {entry}:{name}")
             ran += cisdl_ops.last_implementation(entry) == name
-    if name not in ("winograd", "space_to_depth", "lanes", "rows") or dtype != torch.float64:  # float32 only
+    # Made for float32 only: Winograd is an approximation, the others have twice the lanes to fill.
+    float32_only = name.startswith("winograd") or name in ("space_to_depth", "lanes", "rows")
+    if not float32_only or dtype != torch.float64:
         assert ran > 0, f"no case of the table reaches {entry}:{name}"
 
 

@@ -69,6 +69,22 @@ def test_limits_of_the_choice(shape: Case, chosen: bool) -> None:
     assert [cisdl_ops.last_implementation(entry) == "winograd" for entry in ENTRIES] == [chosen] * 3
 
 
+@pytest.mark.parametrize("size", [(9, 11), (16, 8)], ids=["odd", "even"])
+def test_stride_2(size: tuple[int, int]) -> None:
+    """Channels_last: exact enough, and the same bits for any number of threads."""
+    shapes = {"input": (6, 40, *size), "weight": (136, 40, 4, 4), "bias": (136,)}
+    shape = Case("conv2d", f"stride_2_{size[0]}x{size[1]}", shapes, {"stride": 2, "padding": 1})
+    outcomes = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        inputs = shape.inputs(memory_format=torch.channels_last, requires_grad=True)
+        outcomes.append(tolerance.run(shape, OPS["conv2d"].ours, inputs))
+        assert [cisdl_ops.last_implementation(entry) for entry in ENTRIES] == ["winograd_stride2"] * 3
+    Expectation(shape, shape.inputs(requires_grad=True), use_torch=True).check(outcomes[0])
+    for name, tensor in outcomes[0].tensors.items():
+        assert torch.equal(outcomes[1].tensors[name], tensor), name
+
+
 def test_float64_is_not_approximated() -> None:
     tolerance.run(SHAPES["few tiles"], OPS["conv2d"].ours, SHAPES["few tiles"].inputs(torch.float64))
     assert cisdl_ops.last_implementation("conv2d") != "winograd"
