@@ -54,9 +54,9 @@ void winograd_backward_weight(const Conv2dBackwardWeight<T>& args, const Paralle
 // F(2x2, 2x2) for the 4x4 kernels of stride 2 in a DCGAN: see winograd_stride2.cpp.
 extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd_stride2, CISDL_ISA)();
 
-// It wins from kWinogradChannels on, with tiles (9 products each) enough full that 4 products a pixel are no
-// fewer, and with enough of them to earn back what transforming the weights costs.
-constexpr int64_t kWinogradStride2Tiles = 32;
+// It wins from 32 channels on, with tiles (9 products each) enough full that 4 products a pixel are no fewer, and
+// with enough of them to earn back what transforming the weights costs.
+constexpr int64_t kWinogradStride2 = 32, kWinogradStride2Tiles = 32;
 
 template <class T, class Args>
 bool winograd_stride2_applies(const Args& args) {
@@ -65,7 +65,7 @@ bool winograd_stride2_applies(const Args& args) {
   return p.batch * tiles >= kWinogradStride2Tiles && 10 * tiles <= 4 * p.out_h * p.out_w &&
          std::is_same_v<T, float> && args.layout == Layout::nhwc && p.kernel_h == 4 && p.kernel_w == 4 &&
          p.stride_h == 2 && p.stride_w == 2 && p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 &&
-         p.in_channels >= kWinogradChannels && p.out_channels >= kWinogradChannels;
+         p.in_channels >= kWinogradStride2 && p.out_channels >= kWinogradStride2;
 }
 template <class T>
 void winograd_stride2_forward(const Conv2dForward<T>& args, const Parallel& par) {
