@@ -32,6 +32,7 @@ def max_pool2d(
     padding: Sequence[int],
     dilation: Sequence[int],
     ceil_mode: bool,
+    relu: bool,
 ) -> Tensor: ...
 def max_pool2d_with_indices(
     input: Tensor,

@@ -253,22 +253,43 @@ def max_pool2d(
     dilation: IntOrPair = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
+    *,
+    activation: str | None = None,
 ) -> Any:
     """Maximum over windows; see ``torch.nn.functional.max_pool2d``. Padding never wins; a NaN always does.
+
+    With ``activation="relu"``, which torch's function does not have, it is ``max_pool2d(relu(input))`` as one
+    op, in value and gradient: the maximum is rectified, a fraction of what ``relu`` would read and write.
 
     Args:
         input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
         kernel_size, stride, padding, dilation: integer or pair; ``stride`` is ``kernel_size`` by default.
         ceil_mode: round the output size up instead of down.
-        return_indices: also return where each maximum lies, ``h*W + w``, as int64.
+        return_indices: also return where each maximum lies, ``h*W + w``, as int64; without an activation.
+        activation: None or ``"relu"``.
 
     Returns:
         ``[N, C, P, Q]``, or the pair of it and its indices.
     """
     if has_torch_function_unary(input):
+        options = {} if activation is None else {"activation": activation}
         return handle_torch_function(
-            max_pool2d, (input,), input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+            max_pool2d,
+            (input,),
+            input,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            ceil_mode,
+            return_indices,
+            **options,
         )
+    if activation is not None and (activation != "relu" or return_indices):
+        raise ValueError(
+            f"max_pool2d: activation: expected None, or 'relu' without return_indices, got {activation!r}"
+        )
+    relu = activation is not None
     kernel = _pair("max_pool2d", "kernel_size", kernel_size)
     window = (
         kernel,
@@ -280,10 +301,10 @@ def max_pool2d(
     if torch.compiler.is_compiling():
         if return_indices:
             return torch.ops.cisdl.max_pool2d_with_indices(input, *window)
-        return torch.ops.cisdl.max_pool2d(input, *window)
+        return torch.ops.cisdl.max_pool2d(input, *window, relu)
     if return_indices:
         return _C.max_pool2d_with_indices(input, *window)
-    return _C.max_pool2d(input, *window)
+    return _C.max_pool2d(input, *window, relu)
 
 
 def avg_pool2d(

@@ -170,13 +170,14 @@ def max_pool2d(
     dilation: Pair = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
+    activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """y[n,c,oh,ow] = max over r, s of input[n, c, oh*sh - ph + r*dh, ow*sw - pw + s*dw], inside cells only.
 
     Ties keep the first cell in row-major order; a NaN beats everything and the last NaN of a window
     wins (the behaviour of torch's CPU kernel). A window without any cell gives -inf.
     input [N, C, H, W] or [C, H, W] -> [N, C, OH, OW] or [C, OH, OW]; with ``return_indices`` also the
-    int64 index h * W + w of the winner, same shape.
+    int64 index h * W + w of the winner, same shape. With ``activation="relu"`` it is max(0, y).
     """
     (kernel_h, kernel_w), (ph, pw), (dh, dw) = _pair(kernel_size), _pair(padding), _pair(dilation)
     sh, sw = _pair(kernel_size if stride is None else stride)
@@ -198,6 +199,8 @@ def max_pool2d(
             wins = inside & ((index < 0) | (value > best) | value.isnan())
             best = torch.where(wins, value, best)
             index = torch.where(wins, cell, index)
+    if activation == "relu":
+        best = best.relu()
     return (best, index) if return_indices else best
 
 

@@ -59,11 +59,10 @@ Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const OptTens
 }
 
 Tensor max_pool2d(const Tensor& input, const Ints& kernel_size, const Ints& stride, const Ints& padding,
-                  const Ints& dilation, bool ceil_mode) {
-  static const auto op =
-      find_op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, bool)>(
-          "cisdl::max_pool2d");
-  return op.call(input, kernel_size, stride, padding, dilation, ceil_mode);
+                  const Ints& dilation, bool ceil_mode, bool relu) {
+  static const auto op = find_op<Tensor(const Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef,
+                                        at::IntArrayRef, bool, bool)>("cisdl::max_pool2d");
+  return op.call(input, kernel_size, stride, padding, dilation, ceil_mode, relu);
 }
 
 std::tuple<Tensor, Tensor> max_pool2d_with_indices(const Tensor& input, const Ints& kernel_size,

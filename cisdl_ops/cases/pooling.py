@@ -42,6 +42,11 @@ def pool_cases() -> Iterator[Case]:
         yield from shared_pool_cases(op)
     best, mean, test = "max_pool2d", "avg_pool2d", "test"
     yield pool(best, test, "ties", (2, 3, 11, 19), 2, "ties")
+    for n in (1, 5, 17, 33):
+        yield pool(best, test, f"relu_2x2_{n}", (2, n, 8, 2 * n + 1), 2, "ties", activation="relu")
+    yield pool(best, test, "relu_3x3", (2, 17, 9, 11), 3, "special", stride=2, padding=1, activation="relu")
+    yield pool(best, test, "relu_16x16", (1, 2, 16, 32), 16, activation="relu")
+    yield pool(best, "grad", "grad_relu", (2, 2, 4, 5), 2, activation="relu")
     yield pool(best, test, "ties_overlapping", (2, 3, 13, 19), 3, "ties", stride=2, padding=1)
     yield pool(best, test, "indices", (2, 3, 9, 19), 2, "ties", return_indices=True)
     yield pool(
@@ -89,6 +94,7 @@ def pool_cases() -> Iterator[Case]:
     yield pool(mean, "bench", "3x3_s2_p1_64_112_b8", (8, 64, 112, 112), 3, stride=2, padding=1)
     yield pool(mean, "bench", "2x2_64_112_b8", (8, 64, 112, 112), 2)
     yield pool(mean, "bench", "global_512_7_b8", (8, 512, 7, 7), 7)
+    yield pool(best, "bench", "relu_2x2_6_28_b64", (64, 6, 28, 28), 2, activation="relu")
     for op in (best, mean):
         yield pool(op, "bench", "3x3_s1_p1_192_28_b8", (8, 192, 28, 28), 3, stride=1, padding=1)
 

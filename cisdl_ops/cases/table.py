@@ -181,6 +181,14 @@ def _cell_flops(case: Case) -> int:
 _LSTM_TENSORS = ("input", "hx", "cx", "w_ih", "w_hh", "b_ih", "b_hh")
 _CELL_TENSORS = ("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh")
 _SEPARATE = (Pass("grad_input", ("input",)), Pass("grad_weight", ("weight", "bias")))
+
+
+def _max_pool2d(input: Tensor, *args: Any, activation: str | None = None, **kwargs: Any) -> Any:
+    """Two calls in torch if there is an activation."""
+    x = input if activation is None else torch.relu(input)
+    return torch.nn.functional.max_pool2d(x, *args, **kwargs)
+
+
 _WHOLE = (Pass("backward", ("input",)),)
 
 OPS: dict[str, Op] = {
@@ -215,7 +223,7 @@ OPS: dict[str, Op] = {
         Op(
             "max_pool2d",
             ("input",),
-            torch.nn.functional.max_pool2d,
+            _max_pool2d,
             reference.max_pool2d,
             _WHOLE,
             _pool_flops,

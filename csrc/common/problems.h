@@ -119,6 +119,7 @@ struct MaxPool2dForward {
   Pool2dProblem p;
   Layout layout;
   PoolIndex index;
+  bool relu;       // max(0, y) instead; where that is 0 no gradient passes: the index names no cell (255, -1)
   const T* input;  // [batch, channels, in_h, in_w]    in `layout`
   T* output;       // [batch, channels, out_h, out_w]  in `layout`
   void* indices;   // same shape and layout as output: uint8_t or int64_t as `index` says; null for none

@@ -92,7 +92,7 @@ void run_first(const Implementation<A> (&items)[N], const A& a, const Parallel& 
 template <class T>
 void adaptive_max_forward_equal(const AdaptiveMaxPool2dForward<T>& a, const Parallel& par) {
   const PoolIndex index = a.indices ? PoolIndex::flat : PoolIndex::none;
-  run_first(kMaxForward<T>, {equal_windows(a.p), a.layout, index, a.input, a.output, a.indices}, par);
+  run_first(kMaxForward<T>, {equal_windows(a.p), a.layout, index, false, a.input, a.output, a.indices}, par);
 }
 
 template <class T>

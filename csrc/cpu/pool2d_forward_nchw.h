@@ -238,13 +238,13 @@ void max_forward_nchw_of(const MaxPool2dForward<T>& planes, const Parallel& par)
   using IndexT = typename IndexType<Index>::type;
   using Fold = MaxFold<T, Index>;
   const int64_t out_cells = a.p.out_h * a.p.out_w;
-  pool_nchw<Fold>(
-      a, par, [&](int64_t plane, int64_t cell, int64_t n, const Fold& fold) __attribute__((always_inline)) {
-        const int64_t at = plane * out_cells + cell;
-        store_up_to(a.output + at, fold.value(), n);
-        if constexpr (Index != PoolIndex::none)
-          store_index<T>(static_cast<IndexT*>(a.indices) + at, fold.code(), n < kWidth<T> ? n : kWidth<T>);
-      });
+  pool_nchw<Fold>(a, par, [&](int64_t plane, int64_t cell, int64_t n, Fold fold) __attribute__((always_inline)) {
+    const int64_t at = plane * out_cells + cell;
+    if (a.relu) fold.max.rectify(Index == PoolIndex::window ? 255 : -1);
+    store_up_to(a.output + at, fold.value(), n);
+    if constexpr (Index != PoolIndex::none)
+      store_index<T>(static_cast<IndexT*>(a.indices) + at, fold.code(), n < kWidth<T> ? n : kWidth<T>);
+  });
 }
 
 template <class T>

@@ -63,6 +63,13 @@ struct RunningMax {
     if constexpr (WithCode) code = better ? v_code : code;
 #endif
   }
+
+  // max(0, best); a NaN stays. Where that is 0 the code becomes `none`.
+  CISDL_INLINE void rectify(int64_t none) {
+    const Mask<T> off = best <= zero<T>();
+    best = off ? zero<T>() : best;
+    if constexpr (WithCode) code = off ? set1_code<T>(none) : code;
+  }
 };
 
 // acc + (index == code ? v : 0), lane by lane.

@@ -54,6 +54,8 @@ struct MaxWindow {
   int64_t rows, cols;
   int64_t row_step, col_step;
   int64_t code, code_row_step, code_col_step;
+  bool relu = false;
+  int64_t no_code = -1;  // names no cell
 };
 
 template <class T, bool WithCode, int NV, class IndexT>
@@ -73,6 +75,7 @@ CISDL_INLINE void max_lanes_nhwc(const MaxWindow<T>& w, int64_t n, T* out, Index
   }
 #pragma GCC unroll 4
   for (int v = 0; v < NV; ++v) {
+    if (w.relu) max[v].rectify(w.no_code);
     store_lanes(out + v * W, max[v].best, n);
     if constexpr (WithCode) store_index<T>(index + v * W, max[v].code, n);
   }
@@ -90,7 +93,7 @@ CISDL_INLINE void max_pixel_nhwc(const MaxWindow<T>& window, int64_t C, T* out, 
 
 // Row oh of the output of one image, [out_w][C], and its indices, from the image [in_h][in_w][C].
 template <class T, PoolIndex Index, class IndexT>
-CISDL_INLINE void max_row_nhwc(const Pool2dProblem& p, int64_t C, const T* image, int64_t oh, T* out,
+CISDL_INLINE void max_row_nhwc(const Pool2dProblem& p, bool relu, int64_t C, const T* image, int64_t oh, T* out,
                                IndexT* index) {
   constexpr bool kFlat = Index == PoolIndex::flat;
   const int64_t h0 = oh * p.stride_h - p.pad_h;
@@ -107,7 +110,9 @@ CISDL_INLINE void max_row_nhwc(const Pool2dProblem& p, int64_t C, const T* image
     window.row_step = p.dilation_h * p.in_w * C;
     window.col_step = p.dilation_w * C;
     window.code = kFlat ? h * p.in_w + w : rows.begin * p.kernel_w + cols.begin;
-    if (empty) window.code = kFlat ? -1 : 255;
+    window.relu = relu;
+    window.no_code = kFlat ? -1 : 255;
+    if (empty) window.code = window.no_code;
     window.code_row_step = kFlat ? p.dilation_h * p.in_w : p.kernel_w;
     window.code_col_step = kFlat ? p.dilation_w : 1;
     max_pixel_nhwc<T, Index != PoolIndex::none>(window, C, out, index + ow * C);
@@ -120,7 +125,7 @@ void max_forward_nhwc_as(const MaxPool2dForward<T>& a, const Parallel& par) {
   const int64_t C = p.channels, row_cells = p.out_w * C * p.kernel_h * p.kernel_w;
   parallel_for(par, p.batch * p.out_h, planes_grain(row_cells), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      max_row_nhwc<T, Index>(p, C, a.input + (i / p.out_h) * p.in_h * p.in_w * C, i % p.out_h,
+      max_row_nhwc<T, Index>(p, a.relu, C, a.input + (i / p.out_h) * p.in_h * p.in_w * C, i % p.out_h,
                              a.output + i * p.out_w * C,
                              static_cast<typename IndexType<Index>::type*>(a.indices) + i * p.out_w * C);
   });

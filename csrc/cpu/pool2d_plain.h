@@ -101,7 +101,8 @@ void max_forward_plain(const MaxPool2dForward<T>& a, const Parallel& par) {
               if (v > best || v != v) best = v, best_r = r, best_s = s;
             }
           }
-          const bool empty = rows.begin == rows.end || cols.begin == cols.end;
+          bool empty = rows.begin == rows.end || cols.begin == cols.end;
+          if (a.relu && best <= T(0)) best = T(0), empty = true;
           const int64_t at = out.offset + oh * out.row + ow * out.cell;
           a.output[at] = best;
           if (a.index == PoolIndex::window) {

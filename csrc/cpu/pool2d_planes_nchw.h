@@ -131,7 +131,7 @@ CISDL_INLINE void avg_backward_by_plane_groups(const A& a, const Parallel& par, 
 template <class T, PoolIndex Index>
 void max_forward_planes_as(const MaxPool2dForward<T>& a, const Parallel& par) {
   max_by_plane_groups<T, Index>(a, par, [&](const T* image, int64_t oh, T* out, auto* code) {
-    max_row_nhwc<T, Index>(a.p, kWidth<T>, image, oh, out, code);
+    max_row_nhwc<T, Index>(a.p, a.relu, kWidth<T>, image, oh, out, code);
   });
 }
 

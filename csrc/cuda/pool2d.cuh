@@ -97,6 +97,10 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
     }
+    if (args.relu && best <= 0) {
+      best = 0;
+      window = flat = -1;
+    }
     args.output[i] = best;
     if (args.index == PoolIndex::window) static_cast<uint8_t*>(args.indices)[i] = static_cast<uint8_t>(window);
     if (args.index == PoolIndex::flat) static_cast<int64_t*>(args.indices)[i] = flat;

@@ -1,7 +1,9 @@
 // cisdl::max_pool2d, its gradient, and the gather that is the gradient's adjoint.
 //
 // max_pool2d comes in three forms: plain; _with_indices (torch's int64 places in the plane); _window, what
-// training uses: the place in the window in one byte, an eighth of the traffic. With the places fixed, pooling is
+// training uses: the place in the window in one byte, an eighth of the traffic. The first and the last may take
+// max(0, y), which is the same as pooling max(0, x) but reads and writes less; a place without gradient names no
+// cell, and so the derivatives are the same. With the places fixed, pooling is
 // the linear map max_pool2d_gather, y[o] = x[place of o], and max_pool2d_backward is its adjoint (linear_map.h).
 #include "linear_map.h"
 #include "pool2d.h"
@@ -10,7 +12,8 @@
 namespace cisdl::ops {
 namespace {
 
-using MaxSignature = Tensor(const Tensor&, Ints, Ints, Ints, Ints, bool);
+using MaxSignature = Tensor(const Tensor&, Ints, Ints, Ints, Ints, bool, bool);
+using WindowSignature = std::tuple<Tensor, Tensor>(const Tensor&, Ints, Ints, Ints, Ints, bool, bool);
 using IndexSignature = std::tuple<Tensor, Tensor>(const Tensor&, Ints, Ints, Ints, Ints, bool);
 using BackwardSignature = Tensor(const Tensor&, const Tensor&, SymInts, Ints, Ints, Ints, Ints, bool);
 using GatherSignature = Tensor(const Tensor&, const Tensor&, Ints, Ints, Ints, Ints, bool);
@@ -20,10 +23,13 @@ const auto& max_op() {
   return op;
 }
 
-template <bool kFlat>
 const auto& index_op() {
-  static const auto op =
-      find_op<IndexSignature>(kFlat ? "cisdl::max_pool2d_with_indices" : "cisdl::max_pool2d_window");
+  static const auto op = find_op<IndexSignature>("cisdl::max_pool2d_with_indices");
+  return op;
+}
+
+const auto& window_op() {
+  static const auto op = find_op<WindowSignature>("cisdl::max_pool2d_window");
   return op;
 }
 
@@ -44,7 +50,8 @@ at::ScalarType places_dtype(Ints kernel_size, bool flat) {
 
 // -------------------------------------------------------------------------------------------- forward
 
-Tensor run_forward(const Tensor& input, const PoolOptions& o, const Shape<int64_t>& shape, const Tensor& places) {
+Tensor run_forward(const Tensor& input, const PoolOptions& o, const Shape<int64_t>& shape, bool relu,
+                   const Tensor& places) {
   const bool last = is_channels_last(input);
   const auto format = memory_format(last);
   Tensor output = empty_of<int64_t>(shape, input, format);
@@ -54,7 +61,7 @@ Tensor run_forward(const Tensor& input, const PoolOptions& o, const Shape<int64_
     using T = decltype(t);
     run(Op::max_pool2d, input, of_type<T>(pool2d_kernels()).max_forward,
         MaxPool2dForward<T>{pool_problem(input.sizes(), shape, o), layout_of(last),
-                            places.defined() ? kind_of(places) : PoolIndex::none, x.const_data_ptr<T>(),
+                            places.defined() ? kind_of(places) : PoolIndex::none, relu, x.const_data_ptr<T>(),
                             output.mutable_data_ptr<T>(), places.defined() ? places.mutable_data_ptr() : nullptr});
   });
   return output;
@@ -66,13 +73,14 @@ Shape<I> check_forward(const Tensor& input, const PoolOptions& o, bool ceil_mode
   return pooled_shape<I>(sizes_of<I>(input), o, ceil_mode);
 }
 
-Tensor forward(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation, bool ceil_mode) {
+Tensor forward(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation, bool ceil_mode,
+               bool relu) {
   const PoolOptions o{"max_pool2d", kernel_size, stride, padding, dilation};
-  return run_forward(input, o, check_forward<int64_t>(input, o, ceil_mode), Tensor());
+  return run_forward(input, o, check_forward<int64_t>(input, o, ceil_mode), relu, Tensor());
 }
 
 Tensor forward_meta(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation,
-                    bool ceil_mode) {
+                    bool ceil_mode, bool /*relu*/) {
   const PoolOptions o{"max_pool2d", kernel_size, stride, padding, dilation};
   return empty_of<c10::SymInt>(check_forward<c10::SymInt>(input, o, ceil_mode), input,
                                memory_format(is_channels_last(input)));
@@ -80,23 +88,33 @@ Tensor forward_meta(const Tensor& input, Ints kernel_size, Ints stride, Ints pad
 
 // With the place in the plane (flat) or in the window.
 template <bool kFlat>
-std::tuple<Tensor, Tensor> index_forward(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
-                                         Ints dilation, bool ceil_mode) {
+std::tuple<Tensor, Tensor> places_forward(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
+                                          Ints dilation, bool ceil_mode, bool relu) {
   const PoolOptions o{"max_pool2d", kernel_size, stride, padding, dilation};
   const auto shape = check_forward<int64_t>(input, o, ceil_mode);
   const Tensor places = empty_places<int64_t>(shape, input, places_dtype(kernel_size, kFlat),
                                               memory_format(is_channels_last(input)));
-  return {run_forward(input, o, shape, places), places};
+  return {run_forward(input, o, shape, relu, places), places};
+}
+
+std::tuple<Tensor, Tensor> index_forward(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
+                                         Ints dilation, bool ceil_mode) {
+  return places_forward<true>(input, kernel_size, stride, padding, dilation, ceil_mode, false);
 }
 
 template <bool kFlat>
-std::tuple<Tensor, Tensor> index_forward_meta(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
-                                              Ints dilation, bool ceil_mode) {
+std::tuple<Tensor, Tensor> places_forward_meta(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
+                                               Ints dilation, bool ceil_mode, bool /*relu*/) {
   const PoolOptions o{"max_pool2d", kernel_size, stride, padding, dilation};
   const auto shape = check_forward<c10::SymInt>(input, o, ceil_mode);
   const auto format = memory_format(is_channels_last(input));
   return {empty_of<c10::SymInt>(shape, input, format),
           empty_places<c10::SymInt>(shape, input, places_dtype(kernel_size, kFlat), format)};
+}
+
+std::tuple<Tensor, Tensor> index_forward_meta(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
+                                              Ints dilation, bool ceil_mode) {
+  return places_forward_meta<true>(input, kernel_size, stride, padding, dilation, ceil_mode, false);
 }
 
 // ---------------------------------------------------------------------------------- backward and gather
@@ -193,22 +211,27 @@ struct Scatter {
 
 Scatter Gather::adjoint(const Tensor& x) const { return {windows, owned(x.sym_sizes())}; }
 
-// kFlat: the caller wants torch's indices, so those are kept; else the compact ones.
-template <bool kFlat>
 std::tuple<Tensor, Tensor> index_autograd(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
                                           Ints dilation, bool ceil_mode) {
-  const Gather map{{owned(kernel_size), owned(stride), owned(padding), owned(dilation), kFlat}};
+  const Gather map{{owned(kernel_size), owned(stride), owned(padding), owned(dilation), true}};
+  return selection_autograd(
+      input, map, [&] { return index_op().call(input, kernel_size, stride, padding, dilation, ceil_mode); });
+}
+
+std::tuple<Tensor, Tensor> window_autograd(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
+                                           Ints dilation, bool ceil_mode, bool relu) {
+  const Gather map{{owned(kernel_size), owned(stride), owned(padding), owned(dilation), false}};
   return selection_autograd(input, map, [&] {
-    return index_op<kFlat>().call(input, kernel_size, stride, padding, dilation, ceil_mode);
+    return window_op().call(input, kernel_size, stride, padding, dilation, ceil_mode, relu);
   });
 }
 
 Tensor forward_autograd(const Tensor& input, Ints kernel_size, Ints stride, Ints padding, Ints dilation,
-                        bool ceil_mode) {
+                        bool ceil_mode, bool relu) {
   if (needs_derivative(input))
-    return std::get<0>(index_autograd<false>(input, kernel_size, stride, padding, dilation, ceil_mode));
+    return std::get<0>(window_autograd(input, kernel_size, stride, padding, dilation, ceil_mode, relu));
   const Guard guard;
-  return max_op().call(input, kernel_size, stride, padding, dilation, ceil_mode);
+  return max_op().call(input, kernel_size, stride, padding, dilation, ceil_mode, relu);
 }
 
 Tensor backward_autograd(const Tensor& grad_output, const Tensor& indices, SymInts input_size, Ints kernel_size,
@@ -226,8 +249,8 @@ Tensor gather_autograd(const Tensor& input, const Tensor& indices, Ints kernel_s
 
 void register_kernels(torch::Library& m) {
   m.impl("max_pool2d", InFloat32<forward>::call);
-  m.impl("max_pool2d_with_indices", InFloat32<index_forward<true>>::call);
-  m.impl("max_pool2d_window", InFloat32<index_forward<false>>::call);
+  m.impl("max_pool2d_with_indices", InFloat32<index_forward>::call);
+  m.impl("max_pool2d_window", InFloat32<places_forward<false>>::call);
   m.impl("max_pool2d_backward", InFloat32<backward>::call);
   m.impl("max_pool2d_gather", InFloat32<gather>::call);
 }
@@ -235,12 +258,13 @@ void register_kernels(torch::Library& m) {
 }  // namespace
 
 #define CISDL_WINDOW "int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, "
-#define CISDL_FORWARD_ARGUMENTS "(Tensor input, " CISDL_WINDOW "bool ceil_mode)"
+#define CISDL_FORWARD_ARGUMENTS "(Tensor input, " CISDL_WINDOW "bool ceil_mode"
 
 TORCH_LIBRARY_FRAGMENT(cisdl, m) {
-  m.def("max_pool2d" CISDL_FORWARD_ARGUMENTS " -> Tensor", {at::Tag::pt2_compliant_tag});
-  m.def("max_pool2d_with_indices" CISDL_FORWARD_ARGUMENTS " -> (Tensor, Tensor)", {at::Tag::pt2_compliant_tag});
-  m.def("max_pool2d_window" CISDL_FORWARD_ARGUMENTS " -> (Tensor, Tensor)", {at::Tag::pt2_compliant_tag});
+  m.def("max_pool2d" CISDL_FORWARD_ARGUMENTS ", bool relu=False) -> Tensor", {at::Tag::pt2_compliant_tag});
+  m.def("max_pool2d_with_indices" CISDL_FORWARD_ARGUMENTS ") -> (Tensor, Tensor)", {at::Tag::pt2_compliant_tag});
+  m.def("max_pool2d_window" CISDL_FORWARD_ARGUMENTS ", bool relu=False) -> (Tensor, Tensor)",
+        {at::Tag::pt2_compliant_tag});
   m.def("max_pool2d_backward(Tensor grad_output, Tensor indices, SymInt[] input_size, " CISDL_WINDOW
         "bool flat) -> Tensor",
         {at::Tag::pt2_compliant_tag});
@@ -252,16 +276,16 @@ CISDL_REGISTER_KERNELS(register_kernels)
 
 TORCH_LIBRARY_IMPL(cisdl, Meta, m) {
   m.impl("max_pool2d", forward_meta);
-  m.impl("max_pool2d_with_indices", index_forward_meta<true>);
-  m.impl("max_pool2d_window", index_forward_meta<false>);
+  m.impl("max_pool2d_with_indices", index_forward_meta);
+  m.impl("max_pool2d_window", places_forward_meta<false>);
   m.impl("max_pool2d_backward", backward_meta);
   m.impl("max_pool2d_gather", gather_meta);
 }
 
 TORCH_LIBRARY_IMPL(cisdl, Autograd, m) {
   m.impl("max_pool2d", forward_autograd);
-  m.impl("max_pool2d_with_indices", index_autograd<true>);
-  m.impl("max_pool2d_window", index_autograd<false>);
+  m.impl("max_pool2d_with_indices", index_autograd);
+  m.impl("max_pool2d_window", window_autograd);
   m.impl("max_pool2d_backward", backward_autograd);
   m.impl("max_pool2d_gather", gather_autograd);
 }

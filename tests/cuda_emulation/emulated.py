@@ -108,14 +108,14 @@ class _ConvTranspose2d(torch.autograd.Function):
 class _MaxPool2d(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, machine: Machine, nhwc: bool, numbers: Numbers, kind: int, input: Tensor
+        ctx: Any, machine: Machine, nhwc: bool, numbers: Numbers, kind: int, relu: bool, input: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         output = input.new_empty(*input.shape[:2], *numbers[4:6])
         dtype = torch.uint8 if kind == WINDOW else torch.int64
         indices = None if kind == NONE else torch.empty(output.shape, dtype=dtype)
         ctx.machine, ctx.nhwc, ctx.numbers = machine, nhwc, (*numbers, nhwc, kind)
         ctx.input, ctx.indices = input, indices
-        machine.run("max_pool2d_forward", ctx.numbers, [input], [output, indices], nhwc)
+        machine.run("max_pool2d_forward", (*ctx.numbers, relu), [input], [output, indices], nhwc)
         if indices is not None:
             ctx.mark_non_differentiable(indices)
         return output, indices
@@ -125,7 +125,7 @@ class _MaxPool2d(torch.autograd.Function):
         grad_input = torch.empty_like(ctx.input)
         inputs = [grad_output, ctx.indices]
         ctx.machine.run("max_pool2d_backward", ctx.numbers, inputs, [grad_input], ctx.nhwc)
-        return None, None, None, None, grad_input
+        return None, None, None, None, None, grad_input
 
 
 class _AvgPool2d(torch.autograd.Function):
@@ -308,6 +308,7 @@ class Emulated:
         dilation: Pair = 1,
         ceil_mode: bool = False,
         return_indices: bool = False,
+        activation: str | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         images = _four_dims(input)
         numbers = self._pool_numbers(images, kernel_size, stride, padding, dilation, ceil_mode)
@@ -315,7 +316,9 @@ class Emulated:
         kind = WINDOW if input.requires_grad else NONE
         if return_indices or (kind == WINDOW and rows * columns > 255):
             kind = FLAT
-        output, indices = _MaxPool2d.apply(self.machine, self.nhwc, numbers, kind, images)  # type: ignore[no-untyped-call]
+        output, indices = _MaxPool2d.apply(  # type: ignore[no-untyped-call]
+            self.machine, self.nhwc, numbers, kind, activation == "relu", images
+        )
         if input.dim() == 3:
             output, indices = output.squeeze(0), None if indices is None else indices.squeeze(0)
         return (output, indices) if return_indices else output

@@ -47,8 +47,8 @@ const char* call(const char* name, Numbers n, Tensors t) {
   if (is("conv2d_backward_weight"))
     return cuda::run(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t}, nullptr);
   if (is("max_pool2d_forward"))
-    return cuda::run(MaxPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), t, t, t},
-                     nullptr);
+    return cuda::run(
+        MaxPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), n() != 0, t, t, t}, nullptr);
   if (is("max_pool2d_backward"))
     return cuda::run(MaxPool2dBackward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), t, t, t},
                      nullptr);

@@ -137,6 +137,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("max_pool2d", {"dilation": 0}, "dilation"),
     ("max_pool2d", {"dilation": (1, -1)}, "dilation"),
     ("max_pool2d", {"dilation": 9}, "input|kernel"),
+    ("max_pool2d", {"activation": "sigmoid"}, "activation"),
+    ("max_pool2d", {"activation": "relu", "return_indices": True}, "activation"),
     ("avg_pool2d", {"divisor_override": 0}, "divisor_override"),
     *(
         (op, change, name)
