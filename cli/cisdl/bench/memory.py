@@ -8,9 +8,11 @@ Linux tells that highest point (VmHWM in /proc/self/status) and lets a process r
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,8 @@ def grown_by(case: Case, function: Function, layout: str, dtype: torch.dtype, th
     wanted = OPS[case.op].differentiable
     tiny = next(one for one in select("grad") if one.op == case.op)
     train_once(tiny, function, tiny.inputs(dtype, memory_format=LAYOUTS[layout], requires_grad=wanted))
+    with suppress(AttributeError):  # memory that was freed but kept would be free for the case
+        ctypes.CDLL(None).malloc_trim(0)
     before = resident("VmRSS")
     tensors = case.inputs(dtype, memory_format=LAYOUTS[layout], requires_grad=wanted)
     RESET.write_text(RESET_HIGHEST)  # making the tensors took more for a moment
