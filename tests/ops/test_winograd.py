@@ -29,6 +29,7 @@ def case(
 SHAPES = {
     "few tiles": case(2, 48, 14, 14, 80),
     "many tiles": case(5, 40, 47, 61, 36),
+    "two chunks, many tiles": case(3, 72, 47, 40, 40),
     "many channels": case(2, 200, 13, 9, 144),
     "many of both": case(4, 132, 28, 45, 100),
     "one panel": case(1, 33, 30, 31, 32, padding=0),
