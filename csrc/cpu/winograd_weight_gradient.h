@@ -2,8 +2,7 @@
 //
 // Per point a product [output channels] x [input channels], summed over tiles: blocks of up to kBlockTiles tiles,
 // both operands transformed once, then items of 64 output by 64 input channels that end in their 3x3 taps. Up to
-// 64 channels on both sides there is one such item, and it keeps its products for many small blocks
-// (few_channels).
+// four such items keep their products in the cache for many small blocks instead (few_channels).
 #pragma once
 
 #include "column_sums.h"
@@ -166,10 +165,9 @@ void transform_grad_output(const Conv2dBackwardWeight<float>& a, const TiledImag
 constexpr int64_t kFewTiles = 32;  // in a block whose operands and products stay in the L2 cache
 constexpr int64_t kFewBlocks = 8;  // that share products
 
-// Up to four pairs of chunks of kChunk channels: all products of one chunk with another and their
-// operands for a small block of tiles fit in the L2 cache. Items are groups of blocks by pairs of chunks, each
-// with gradients of its own, added up at the end; the chunk of the narrower side is transformed for both of the
-// other's.
+// Up to four pairs of chunks: all products of one chunk with another and their operands, for a small block of
+// tiles, fit in the L2 cache. Items are groups of blocks by pairs of chunks, each with gradients of its own, added
+// up at the end. To transform a chunk anew for every pair takes less time than to fetch it from beyond the cache.
 void few_channels(const Conv2dBackwardWeight<float>& a, const TiledImages& x, const TiledImages& y,
                   const Parallel& par) {
   constexpr int64_t W = kWidth<float>, kMost = kChunk / kGradPanel;
