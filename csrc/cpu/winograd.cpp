@@ -8,11 +8,11 @@
 // The sums over channels (or tiles) are 36 matrix products, one per point, in register tiles: kTileRows tiles by
 // 32 output channels (16 with AVX2), transformed inputs broadcast, transformed weights in the lanes.
 //
-// Two orders of work. Where all transformed weights fit in the L2 cache beside the rest, they are made once; then
-// every item, a block of some 28 tiles, goes from its inputs to its outputs without leaving the cache. With more
-// channels, transformed weights are the larger traffic: transforming them anew is faster than to fetch them from
-// beyond the cache. There the inputs of a larger block are transformed first, and each panel of 32 output channels
-// transforms its weights a chunk at a time, uses them at once, and writes nothing but its outputs.
+// Two orders of work. Where all transformed weights fit in the L2 cache and there are many tiles, they are made
+// once; then every item, a block of some 28 tiles, goes from its inputs to its outputs without leaving the cache.
+// With more channels, transformed weights are the larger traffic: transforming them anew is faster than to fetch
+// them from beyond the cache. There the inputs of a larger block are transformed first, and each panel of 32
+// output channels transforms its weights a chunk at a time, uses them at once, and writes nothing but its outputs.
 //
 // A 5x5 kernel is four pieces, of 3x3, 3x2, 2x3 and 2x2 taps: they are like further channels, each with its own
 // transform of the inputs.
@@ -42,7 +42,7 @@ struct Convolution {
 
 constexpr int64_t kStoredWeightBytes = 2560 << 10;  // of all transformed weights, up to which they are made once
 constexpr int64_t kItemTiles = 32, kItemBytes = 512 << 10;  // an item: so many tiles, or more while they are small
-constexpr int64_t kPanelBytes = 640 << 10;                  // of a panel's products otherwise
+constexpr int64_t kPanelTiles = (640 << 10) / (kPoints * kPanel * kBytes);  // a block of them otherwise
 
 void transform_inputs(const Convolution& f, int64_t row, int64_t rows, const TransformedTiles& v, int64_t c,
                       float* buffer) {
@@ -95,7 +95,7 @@ void by_blocks(const Convolution& f, const Parallel& par) {
 void by_panels(const Convolution& f, const Parallel& par) {
   constexpr int64_t W = kWidth<float>;
   const int64_t channels = f.x.channels, groups = ceil_div(channels, W), pieces = f.w.kernel.count();
-  const Blocks blocks(f.y, kPanelBytes / (kPoints * kPanel * kBytes));
+  const Blocks blocks(f.y, kPanelTiles);
   const int64_t most = blocks.most_tiles(), v_size = TransformedTiles::elements(most, f.x.chunks());
   float* memory = scratch_floats(Scratch::shared, pieces * v_size);
   for (int64_t b = 0; b < blocks.count(); ++b) {
@@ -126,9 +126,12 @@ void by_panels(const Convolution& f, const Parallel& par) {
   }
 }
 
+// Few tiles use every transformed weight only once: they need not be kept either.
 void convolve(const Convolution& f, const Parallel& par) {
-  const int64_t parts = ceil_div(f.y.channels, kPanel) * f.w.kernel.count() * f.x.chunks();
-  parts * kWeightsSize * kBytes <= kStoredWeightBytes ? by_blocks(f, par) : by_panels(f, par);
+  const int64_t panels = ceil_div(f.y.channels, kPanel), parts = panels * f.w.kernel.count() * f.x.chunks();
+  const bool fit = parts * kWeightsSize * kBytes <= kStoredWeightBytes;
+  const bool few = f.y.rows() * f.y.across.tiles() <= kPanelTiles && panels > 1;
+  fit && !few ? by_blocks(f, par) : by_panels(f, par);
 }
 
 void forward(const Conv2dForward<float>& a, const Parallel& par) {

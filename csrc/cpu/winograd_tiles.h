@@ -121,16 +121,24 @@ struct TransformedTiles {
   float* data;
   Block block;
   Piece down, across;  // what meets them
+  int64_t first;       // channel, a multiple of kChunk
   int64_t point_stride;
 
-  TransformedTiles(float* data, const Block& block, const Piece& down, const Piece& across)
-      : data(data), block(block), down(down), across(across), point_stride(point_stride_of(block.tiles())) {}
+  TransformedTiles(float* data, const Block& block, const Piece& down, const Piece& across, int64_t first = 0)
+      : data(data),
+        block(block),
+        down(down),
+        across(across),
+        first(first),
+        point_stride(point_stride_of(block.tiles())) {}
   static int64_t point_stride_of(int64_t tiles) { return tiles * kChunk + 48; }
   static int64_t elements(int64_t tiles, int64_t chunks) { return chunks * kPoints * point_stride_of(tiles); }
   int64_t tiles_at(int64_t i, int64_t j) const {
     return (i || down.taps == 3) && (j || across.taps == 3) ? block.tiles_at(i, j) : 0;
   }
-  float* at(int64_t channel) const { return data + channel / kChunk * kPoints * point_stride + channel % kChunk; }
+  float* at(int64_t channel) const {
+    return data + (channel - first) / kChunk * kPoints * point_stride + channel % kChunk;
+  }
 };
 
 // Rows [top, top + rows) by columns [left, left + cols) of channels [c, c + W) of image n, as [rows][cols][W];

@@ -2,8 +2,7 @@
 //
 // Per point a product [output channels] x [input channels], summed over tiles: blocks of up to kBlockTiles tiles,
 // both operands transformed once, then items of 64 output by 64 input channels that end in their 3x3 taps. Up to
-// 64 channels on both sides there is one such item, and it keeps its products for many small blocks
-// (few_channels).
+// four such items keep their products in the cache for many small blocks instead (few_channels).
 #pragma once
 
 #include "column_sums.h"
@@ -16,7 +15,7 @@ namespace {
 // Transformed inputs and gradients that are multiplied together: many, as every block adds to all gradients, but
 // no more than the last cache keeps.
 constexpr int64_t kBlockTiles = 128, kBlockBytes = 12 << 20;
-constexpr int kGradRows = kNumRegisters == 32 ? 6 : 4;
+constexpr int kGradRows = 6;
 constexpr int kGradVectors = kNumRegisters == 32 ? 4 : 2;
 constexpr int64_t kGradPanel = kGradVectors * kWidth<float>;
 constexpr int64_t kGradStride = kChunk * kGradPanel + 48;
@@ -166,38 +165,40 @@ void transform_grad_output(const Conv2dBackwardWeight<float>& a, const TiledImag
 constexpr int64_t kFewTiles = 32;  // in a block whose operands and products stay in the L2 cache
 constexpr int64_t kFewBlocks = 8;  // that share products
 
-// Up to kChunk channels on both sides: all products of a small block of tiles, with its
-// operands, fit in the L2 cache. Groups of blocks are the items, each with gradients of its own, added up at the
-// end.
+// Up to four pairs of chunks: all products of one chunk with another and their operands, for a small block of
+// tiles, fit in the L2 cache. Items are groups of blocks by pairs of chunks, each with gradients of its own, added
+// up at the end. To transform a chunk anew for every pair takes less time than to fetch it from beyond the cache.
 void few_channels(const Conv2dBackwardWeight<float>& a, const TiledImages& x, const TiledImages& y,
                   const Parallel& par) {
-  constexpr int64_t W = kWidth<float>;
+  constexpr int64_t W = kWidth<float>, kMost = kChunk / kGradPanel;
   const Piece whole = {0, 3};
   const Blocks blocks(y, kFewTiles);
-  const int64_t panels = ceil_div(x.channels, kGradPanel);
   const Parts groups = split_evenly(blocks.count(), kFewBlocks, 1);
   const int64_t size = TransformedTiles::elements(blocks.most_tiles(), 1), weights = y.channels * x.channels * 9;
+  const int64_t pairs = x.chunks() * y.chunks();
   float* partial = groups.count == 1 ? a.grad_weight : scratch_floats(Scratch::shared, groups.count * weights);
-  parallel_for(par, groups.count, 1, [&](int64_t begin, int64_t end) {
-    float* memory = scratch_floats(Scratch::local, 2 * size + panels * kPoints * kGradStride);
+  parallel_for(par, groups.count * pairs, 1, [&](int64_t begin, int64_t end) {
+    float* memory = scratch_floats(Scratch::local, 2 * size + kMost * kPoints * kGradStride);
     float* buffer = scratch_floats(Scratch::extra, row_buffer(blocks));
     float* m = memory + 2 * size;
-    for (int64_t group = begin; group < end; ++group) {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t group = item / pairs, pair = item % pairs;
+      const int64_t c0 = pair % x.chunks() * kChunk, k0 = pair / x.chunks() * kChunk;
+      const int64_t cols = smaller(kChunk, x.channels - c0), rows = smaller(kChunk, y.channels - k0);
       Conv2dBackwardWeight<float> own = a;
       own.grad_weight = partial + group * weights;
       const int64_t first = group * groups.size, last = smaller(first + groups.size, blocks.count());
       for (int64_t b = first; b < last; ++b) {
         const Block block = blocks.at(b);
-        const TransformedTiles v(memory, block, whole, whole), d(memory + size, block, whole, whole);
-        for (int64_t c = 0; c < x.channels; c += W) transform_input(a, x, block.row, block.rows, c, v, buffer);
-        for (int64_t k = 0; k < y.channels; k += W)
+        const TransformedTiles v(memory, block, whole, whole, c0), d(memory + size, block, whole, whole, k0);
+        for (int64_t c = c0; c < c0 + cols; c += W) transform_input(a, x, block.row, block.rows, c, v, buffer);
+        for (int64_t k = k0; k < k0 + rows; k += W)
           transform_grad_output(a, y, block.row, block.rows, k, d, buffer);
-        for (int64_t i = 0; i < panels; ++i)
-          multiply_tiles(d, v, 0, y.channels, i * kGradPanel, x.channels - i * kGradPanel,
-                         m + i * kPoints * kGradStride, b > first);
+        for (int64_t c = 0; c < cols; c += kGradPanel)
+          multiply_tiles(d, v, k0, rows, c0 + c, cols - c, m + c / kGradPanel * kPoints * kGradStride, b > first);
       }
-      for (int64_t i = 0; i < panels; ++i)
-        store_gradients(own, whole, whole, 0, y.channels, i * kGradPanel, m + i * kPoints * kGradStride, false);
+      for (int64_t c = 0; c < cols; c += kGradPanel)
+        store_gradients(own, whole, whole, k0, rows, c0 + c, m + c / kGradPanel * kPoints * kGradStride, false);
     }
   });
   if (groups.count == 1) return;
@@ -220,7 +221,7 @@ void backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& par) 
   const TiledImages x = images(a.layout, p.batch, p.in_channels, p.in_h, p.in_w, p.out_h, p.out_w);
   const TiledImages y = images(a.layout, p.batch, p.out_channels, p.out_h, p.out_w, p.out_h, p.out_w);
   const Pieces kernel = {p.kernel_h, p.kernel_w};
-  if (y.channels <= kChunk && x.channels <= kChunk && kernel.count() == 1) return few_channels(a, x, y, par);
+  if (x.chunks() * y.chunks() <= 4 && kernel.count() == 1) return few_channels(a, x, y, par);
   const int64_t tile_bytes = kPoints * (x.chunks() + y.chunks()) * kChunk * kBytes;
   const Blocks blocks(y, larger(1, smaller(kBlockBytes / tile_bytes, kBlockTiles)));
   const int64_t x_groups = ceil_div(x.channels, W), y_groups = ceil_div(y.channels, W);

@@ -25,14 +25,15 @@ def case(
     return Case("conv2d", name, shapes, {"padding": padding})
 
 
-# Up to 8 panels times chunks, transformed weights are stored; more are made where they are used.
+# With many tiles and few channels, transformed weights are stored; else they are made where they are used.
 SHAPES = {
     "few tiles": case(2, 48, 14, 14, 80),
     "many tiles": case(5, 40, 47, 61, 36),
+    "two chunks, many tiles": case(3, 72, 47, 40, 40),
     "many channels": case(2, 200, 13, 9, 144),
     "many of both": case(4, 132, 28, 45, 100),
     "one panel": case(1, 33, 30, 31, 32, padding=0),
-    "five taps, stored": case(1, 64, 11, 14, 64, padding=2, kernel=5),
+    "five taps, one panel": case(1, 32, 11, 14, 32, padding=2, kernel=5),
     "five taps": case(2, 70, 14, 13, 66, padding=1, kernel=5),
 }
 
