@@ -63,8 +63,15 @@ def restore(model: Module) -> Module:
 
     Returns:
         ``model`` itself.
+
+    Raises:
+        ValueError: a layer has an activation in it, which torch's layers cannot have.
     """
     theirs = {ours: torchs for torchs, ours in SWAPS.items()}
+    for name, module in model.named_modules():
+        if type(module) in theirs and getattr(module, "activation", None) is not None:
+            kind = type(module).__name__
+            raise ValueError(f"restore: {name or 'model'}: torch's {kind} has no activation inside")
     for module in model.modules():
         module.__class__ = _counterpart(type(module), theirs) or type(module)
     return model
