@@ -71,6 +71,10 @@ def restore(model: Module) -> Module:
         if getattr(module, "activation", None) is not None and isinstance(module, nn.Linear):
             raise ValueError(f"restore: {name or 'model'}: torch's Linear has no activation inside")
     theirs = {ours: torchs for torchs, ours in SWAPS.items()}
+    for name, module in model.named_modules():
+        if type(module) in theirs and getattr(module, "activation", None) is not None:
+            kind = type(module).__name__
+            raise ValueError(f"restore: {name or 'model'}: torch's {kind} has no activation inside")
     for module in model.modules():
         module.__class__ = _counterpart(type(module), theirs) or type(module)
     return model

@@ -95,9 +95,17 @@ class ConvTranspose2d(torch.nn.ConvTranspose2d):
 
 
 class MaxPool2d(torch.nn.MaxPool2d):
-    """Maximum over windows; see ``torch.nn.MaxPool2d``."""
+    """Maximum over windows; see ``torch.nn.MaxPool2d``; ``activation`` is that of ``max_pool2d``."""
+
+    activation: str | None = None  # of a module that `accelerate` found
+
+    def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if activation is not None:
+            self.activation = activation
 
     def forward(self, input: Tensor) -> Any:
+        options = {} if self.activation is None else {"activation": self.activation}
         return functional.max_pool2d(
             input,
             self.kernel_size,
@@ -106,7 +114,12 @@ class MaxPool2d(torch.nn.MaxPool2d):
             self.dilation,
             self.ceil_mode,
             self.return_indices,
+            **options,
         )
+
+    def extra_repr(self) -> str:
+        plain = super().extra_repr()
+        return plain if self.activation is None else f"{plain}, activation={self.activation}"
 
 
 class AvgPool2d(torch.nn.AvgPool2d):

@@ -180,3 +180,14 @@ def test_trains_like_torch() -> None:
             steps.append(loss.item())
         losses.append(steps)
     torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=1e-4, atol=0)
+
+
+def test_pooling_with_an_activation() -> None:
+    """It is torch's two layers in one, says so, and cannot be turned into one of torch's."""
+    ours = nn.MaxPool2d(2, activation="relu")
+    theirs = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.MaxPool2d(2))
+    x = torch.randn(IMAGE)
+    assert torch.equal(ours(x), theirs(x))
+    assert "activation=relu" in repr(ours)
+    with pytest.raises(ValueError, match="MaxPool2d has no activation"):
+        cisdl_ops.restore(torch.nn.ModuleDict({"pool": ours}))
