@@ -154,9 +154,9 @@ double measure_peak_gflops(bool is_double, int threads, double seconds) {
   return best;
 }
 
-// glibc gives memory back to the system at every free above a threshold, and raises that threshold only when it first
-// frees a large block. A process that never did (a small network's training) faults its outputs in again at every
-// step: a quarter of a LeNet step's time. This is that block; it is not touched, so it costs nothing.
+// glibc gives memory back to the system at every free above a threshold, and raises that threshold only when it
+// first frees a large block. A process that never did (a small network's training) faults its outputs in again at
+// every step: a quarter of a LeNet step's time. This is that block; it is not touched, so it costs nothing.
 void keep_freed_memory() {
   constexpr size_t kMostThatCounts = 32 << 20;
   void* volatile block = std::malloc(kMostThatCounts - (64 << 10));
