@@ -232,10 +232,14 @@ void gemm_rows(const PanelProduct<T>& product, const Parallel& par) {
                });
 }
 
-// Whether to compute C^T = B^T A^T: only what is transposed by it costs, A and C instead of B.
+// Whether to compute C^T = B^T A^T. Of operands contiguous along k B is transposed, so the smaller one had better
+// be B; of row-major ones A is packed beforehand and B by the way, so the smaller one had better be A. Transposing
+// C costs, too.
 template <class T>
 CISDL_INLINE bool better_turned(const Gemm<T>& g) {
-  return g.a.k_stride == 1 && g.b.k_stride == 1 && !g.out.row_bias && g.m * (g.k + g.n) < g.n * g.k;
+  if (g.out.row_bias) return false;
+  if (g.a.k_stride == 1 && g.b.k_stride == 1) return g.m * (g.k + g.n) < g.n * g.k;
+  return g.a.k_stride != 1 && g.b.k_stride != 1 && g.m >= 2 * g.n && g.k >= 8 * kTileCols<T>;
 }
 
 template <class T>
