@@ -67,14 +67,11 @@ def restore(model: Module) -> Module:
     Raises:
         ValueError: a layer has an activation in it, which torch's layers cannot have.
     """
-    for name, module in model.named_modules():
-        if getattr(module, "activation", None) is not None and isinstance(module, nn.Linear):
-            raise ValueError(f"restore: {name or 'model'}: torch's Linear has no activation inside")
     theirs = {ours: torchs for torchs, ours in SWAPS.items()}
     for name, module in model.named_modules():
-        if type(module) in theirs and getattr(module, "activation", None) is not None:
-            kind = type(module).__name__
-            raise ValueError(f"restore: {name or 'model'}: torch's {kind} has no activation inside")
+        kind = _counterpart(type(module), theirs)
+        if kind and getattr(module, "activation", None) is not None:
+            raise ValueError(f"restore: {name or 'model'}: torch's {kind.__name__} has no activation inside")
     for module in model.modules():
         module.__class__ = _counterpart(type(module), theirs) or type(module)
     return model

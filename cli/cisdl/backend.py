@@ -24,10 +24,10 @@ class Backend:
 
     name: str
     fuses: bool
-    """Whether Linear takes an ``activation``."""
+    """Whether Linear and MaxPool2d take an ``activation``."""
     Linear: Callable[..., nn.Linear]
     Conv2d: type[nn.Conv2d]
-    MaxPool2d: type[nn.MaxPool2d]
+    MaxPool2d: Callable[..., nn.MaxPool2d]
     AvgPool2d: type[nn.AvgPool2d]
     LSTMCell: type[nn.LSTMCell]
 

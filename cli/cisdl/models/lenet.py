@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
-from cisdl.models.activations import ACTIVATIONS, activated, linear
+from cisdl.models.activations import ACTIVATIONS, activated, linear, max_pool, pooled
 
 
 class LeNet(nn.Module):
@@ -35,11 +35,10 @@ class LeNet(nn.Module):
     def __init__(self, ops: Backend, channels: int, classes: int, activation: str, pooling: str) -> None:
         super().__init__()
         self.pooling = pooling
-        pool = ops.MaxPool2d if pooling == "max" else ops.AvgPool2d
         self.conv1 = ops.Conv2d(channels, 6, kernel_size=5, padding=2)
-        self.pool1 = pool(2)
+        self.pool1 = max_pool(ops, 2, activation) if pooling == "max" else ops.AvgPool2d(2)
         self.conv2 = ops.Conv2d(6, 16, kernel_size=5)
-        self.pool2 = pool(2)
+        self.pool2 = max_pool(ops, 2, activation) if pooling == "max" else ops.AvgPool2d(2)
         self.fc1 = linear(ops, 16 * 5 * 5, 120, activation)
         self.fc2 = linear(ops, 120, 84, activation)
         self.output = ops.Linear(84, classes)
@@ -47,8 +46,8 @@ class LeNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         f = self.activation
-        x = self.pool1(f(self.conv1(images)))  # (batch, 6, 14, 14)
-        x = self.pool2(f(self.conv2(x)))  # (batch, 16, 5, 5)
+        x = pooled(self.pool1, self.conv1(images), f)  # (batch, 6, 14, 14)
+        x = pooled(self.pool2, self.conv2(x), f)  # (batch, 16, 5, 5)
         x = x.flatten(1)  # (batch, 400)
         x = activated(self.fc1, x, f)  # (batch, 120)
         x = activated(self.fc2, x, f)  # (batch, 84)
