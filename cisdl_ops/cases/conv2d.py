@@ -78,9 +78,13 @@ def conv2d_cases() -> Iterator[Case]:
     # Rows that fill lanes, first layers: tails of rows, of channels and of taps; the kernel becomes 3x3 on 48 (36) channels.
     yield conv2d(test, "rows", (2, 3, 9, 45), (9, 3, 3, 3), padding=1)
     yield conv2d(test, "rows_strided", (2, 2, 9, 31), (5, 2, 4, 4), stride=2, padding=1)
-    yield conv2d(test, "rows_dilated", (1, 1, 8, 66), (6, 1, 3, 5), padding=(2, 1), dilation=(1, 2), bias=False)
+    yield conv2d(
+        test, "rows_dilated", (1, 1, 8, 66), (6, 1, 3, 5), padding=(2, 1), dilation=(1, 2), bias=False
+    )
     yield conv2d(test, "space_to_depth", (2, 3, 38, 41), (34, 3, 11, 11), stride=4, padding=2)
-    yield conv2d(test, "space_to_depth_3", (2, 4, 20, 17), (32, 4, 8, 7), stride=3, padding=(3, 2), bias=False)
+    yield conv2d(
+        test, "space_to_depth_3", (2, 4, 20, 17), (32, 4, 8, 7), stride=3, padding=(3, 2), bias=False
+    )
     yield conv2d(test, "space_to_depth_2", (3, 9, 11, 12), (33, 9, 5, 6), stride=2, padding=(0, 2))
 
     yield conv2d("grad", "grad", (2, 2, 4, 5), (3, 2, 3, 3), padding=1)

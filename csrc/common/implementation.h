@@ -1,7 +1,8 @@
 // One visible ordered list of implementations per operation.
 //
 // A list reads from special to general: the first entry whose `applicable` says yes runs; the last is the plain
-// one and always applies. CISDL_IMPL=conv2d:plain forces an entry by name (csrc/cpu/dispatch.cpp).
+// one and always applies. CISDL_IMPL=conv2d:plain forces an entry by name, CISDL_STRICT=1 leaves out those that do
+// not add up what the definition adds up (csrc/cpu/dispatch.cpp).
 #pragma once
 
 #include "parallel.h"
@@ -13,6 +14,7 @@ struct Implementation {
   const char* name;
   bool (*applicable)(const Args&);
   void (*run)(const Args&, const Parallel&);
+  bool direct = true;  // sums of the definition's own products, in whatever order
 };
 
 template <class Args>

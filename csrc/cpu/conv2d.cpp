@@ -14,20 +14,18 @@ namespace {
 
 extern "C" const WinogradKernels* CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)();
 
-// Winograd pays from so many channels on, on both sides. Its rounding error grows with the channels that a sum
-// runs over: up to kWinogradSum it is chosen by itself, for it keeps the rule of cisdl_ops/tolerance.py there. The
-// sums of the weight's gradient run over pixels and keep it anyway.
-constexpr int64_t kWinogradChannels = 32, kWinogradSum = 128;
+// Winograd pays from so many channels on, on both sides.
+constexpr int64_t kWinogradChannels = 32;
 
 template <class T>
 bool winograd_applies(const Conv2dProblem& p) {
-  return std::is_same_v<T, float> && p.kernel_h == 3 && p.kernel_w == 3 && p.stride_h == 1 && p.stride_w == 1 &&
-         p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 && p.in_channels >= kWinogradChannels &&
-         p.out_channels >= kWinogradChannels;
+  return std::is_same_v<T, float> && p.kernel_h == p.kernel_w && (p.kernel_h == 3 || p.kernel_h == 5) &&
+         p.stride_h == 1 && p.stride_w == 1 && p.dilation_h == 1 && p.dilation_w == 1 && p.groups == 1 &&
+         p.in_channels >= kWinogradChannels && p.out_channels >= kWinogradChannels;
 }
 template <class T>
 bool winograd_forward_applies(const Conv2dForward<T>& args) {
-  return winograd_applies<T>(args.p) && args.p.in_channels <= kWinogradSum;
+  return winograd_applies<T>(args.p);
 }
 template <class T>
 void winograd_forward(const Conv2dForward<T>& args, const Parallel& par) {
@@ -35,7 +33,7 @@ void winograd_forward(const Conv2dForward<T>& args, const Parallel& par) {
 }
 template <class T>
 bool winograd_backward_input_applies(const Conv2dBackwardInput<T>& args) {
-  return winograd_applies<T>(args.p) && args.p.out_channels <= kWinogradSum;
+  return winograd_applies<T>(args.p);
 }
 template <class T>
 void winograd_backward_input(const Conv2dBackwardInput<T>& args, const Parallel& par) {
@@ -68,9 +66,9 @@ void stem_run(const Args<T>& args, const Parallel& par) {
 
 template <class T>
 constexpr Implementation<Conv2dForward<T>> kForward[] = {
-    {"winograd", winograd_forward_applies<T>, winograd_forward<T>},
+    {"winograd", winograd_forward_applies<T>, winograd_forward<T>, false},
     {"space_to_depth", stem_applies<Conv2dForward, T, &StemKernels::space_to_depth_forward>,
-     stem_run<Conv2dForward, T, &StemKernels::space_to_depth_forward>},
+     stem_run<Conv2dForward, T, &StemKernels::space_to_depth_forward>, false},
     {"lanes", stem_applies<Conv2dForward, T, &StemKernels::lanes_forward>,
      stem_run<Conv2dForward, T, &StemKernels::lanes_forward>},
     {"rows", stem_applies<Conv2dForward, T, &StemKernels::rows_forward>,
@@ -84,7 +82,7 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
-    {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>},
+    {"winograd", winograd_backward_input_applies<T>, winograd_backward_input<T>, false},
     {"lanes", stem_applies<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>,
      stem_run<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
@@ -96,9 +94,9 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
 
 template <class T>
 constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
-    {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>},
+    {"winograd", winograd_backward_weight_applies<T>, winograd_backward_weight<T>, false},
     {"space_to_depth", stem_applies<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>,
-     stem_run<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>},
+     stem_run<Conv2dBackwardWeight, T, &StemKernels::space_to_depth_backward_weight>, false},
     {"lanes", stem_applies<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>,
      stem_run<Conv2dBackwardWeight, T, &StemKernels::lanes_backward_weight>},
     {"rows", stem_applies<Conv2dBackwardWeight, T, &StemKernels::rows_backward_weight>,

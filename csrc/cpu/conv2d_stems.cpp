@@ -65,7 +65,7 @@ bool rows_backward_weight_applies(const Conv2dBackwardWeight<float>& a) {
   return a.layout == Layout::nchw && rows_fill_lanes(a.p) && a.p.in_channels <= 8;
 }
 
-// The kernel becomes 3x3, on enough channels for Winograd, and few enough for its sums to be exact.
+// The kernel becomes 3x3, on enough channels for Winograd.
 bool space_to_depth_applies(const Conv2dProblem& p) {
   const int64_t channels = p.in_channels * p.stride_h * p.stride_w;
   return p.groups == 1 && has_work(p) && p.dilation_h == 1 && p.dilation_w == 1 && p.stride_h * p.stride_w > 1 &&

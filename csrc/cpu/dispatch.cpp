@@ -121,8 +121,16 @@ const char* intern(const std::string& name) {
   return names.insert(name).first->c_str();
 }
 
-// CISDL_IMPL=conv2d:plain,linear:dot
+std::atomic<bool> g_strict{false};
+
+// CISDL_STRICT=1, CISDL_IMPL=conv2d:plain,linear:dot
 void read_environment() {
+  const char* strict = std::getenv("CISDL_STRICT");
+  if (strict && *strict) {
+    if (!same_name(strict, "0") && !same_name(strict, "1"))
+      throw std::invalid_argument(std::string("CISDL_STRICT: expected 0 or 1, got ") + strict);
+    g_strict = same_name(strict, "1");
+  }
   const char* text = std::getenv("CISDL_IMPL");
   if (!text) return;
   std::string rest = text;
@@ -266,6 +274,8 @@ std::string forced_implementation(Op op) {
 std::string last_implementation(Op op) { return state(op).last.load(); }
 
 void record_implementation(Op op, const char* name) { state(op).last.store(name, std::memory_order_relaxed); }
+
+bool strict() { return g_strict.load(std::memory_order_relaxed); }
 
 const char* forced_name(Op op) { return state(op).forced.load(std::memory_order_relaxed); }
 

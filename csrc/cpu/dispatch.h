@@ -2,7 +2,8 @@
 //
 // The instruction set is chosen once, by cpuid; CISDL_ISA=baseline|avx2|avx512|neon forces another that this CPU
 // has. An implementation is chosen per call: the first applicable entry of the op's list, unless CISDL_IMPL or
-// force_implementation() names one, which then runs or fails loudly.
+// force_implementation() names one, which then runs or fails loudly. With CISDL_STRICT=1 only direct entries
+// count, unless one is named.
 #pragma once
 
 #include <atomic>
@@ -78,6 +79,9 @@ std::string forced_implementation(Op op);
 std::string last_implementation(Op op);
 void record_implementation(Op op, const char* name);
 
+// Whether CISDL_STRICT asks for direct sums.
+bool strict();
+
 // The name forced for op, or nullptr. The string lives as long as the process.
 const char* forced_name(Op op);
 [[noreturn]] void cannot_force(Op op, const char* name, bool known);
@@ -90,7 +94,7 @@ const Implementation<Args>& choose(Op op, const ImplementationList<Args>& list, 
   bool known = false;
   for (int i = 0; i < list.size && !found; ++i) {
     const Implementation<Args>& entry = list.items[i];
-    if (forced && !same_name(entry.name, forced)) continue;
+    if (forced ? !same_name(entry.name, forced) : strict() && !entry.direct) continue;
     known = true;
     if (entry.applicable(args)) found = &entry;
   }

@@ -25,7 +25,7 @@ struct Conv2dKernels {
   ImplementationList<Conv2dBackwardWeight<T>> backward_weight;
 };
 
-// 3x3 convolutions in float32 (winograd.cpp), in an object of their own; conv2d.cpp lists them.
+// 3x3 and 5x5 convolutions in float32 (winograd.cpp), in an object of their own; conv2d.cpp lists them.
 struct WinogradKernels {
   void (*forward)(const Conv2dForward<float>&, const Parallel&);
   void (*backward_input)(const Conv2dBackwardInput<float>&, const Parallel&);

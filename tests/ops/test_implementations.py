@@ -113,6 +113,7 @@ def in_subprocess(code: str, *arguments: str, **environment: str) -> subprocess.
     )
 
 
+PASSES = ("conv2d", "conv2d_backward_input", "conv2d_backward_weight")
 CONVOLVE = "import torch, cisdl_ops; cisdl_ops.conv2d(torch.randn(1, 1, 3, 3), torch.randn(1, 1, 3, 3)); "
 
 
@@ -125,11 +126,30 @@ def test_environment_forces_an_implementation() -> None:
 
 
 @pytest.mark.parametrize(
+    ("strict", "forced", "winograd"), [("0", "", True), ("1", "", False), ("1", "winograd", True)]
+)
+def test_strict_mode_leaves_winograd_out_unless_it_is_forced(
+    strict: str, forced: str, winograd: bool
+) -> None:
+    code = (
+        "import torch, cisdl_ops;"
+        "x, w = torch.randn(1, 64, 8, 8).requires_grad_(), torch.randn(64, 64, 3, 3).requires_grad_();"
+        "cisdl_ops.conv2d(x, w, padding=1).sum().backward();"
+        "ops = 'conv2d', 'conv2d_backward_input', 'conv2d_backward_weight';"
+        "print(*(cisdl_ops.last_implementation(op) == 'winograd' for op in ops))"
+    )
+    force = {"CISDL_IMPL": ",".join(f"{op}:{forced}" for op in PASSES)} if forced else {}
+    done = in_subprocess(code, CISDL_STRICT=strict, **force)
+    assert done.stdout.split() == [str(winograd)] * 3, done.stderr
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "wrong"),
     [
         ("CISDL_IMPL", "conv2d:nonsense", "nonsense"),
         ("CISDL_IMPL", "convolution:plain", "convolution"),
         ("CISDL_ISA", "sse9", "sse9"),
+        ("CISDL_STRICT", "yes", "yes"),
     ],
 )
 def test_environment_with_an_unknown_name_fails_loudly(variable: str, value: str, wrong: str) -> None:

@@ -13,17 +13,27 @@ from tests.ops.running import LAYOUTS, Expectation
 ENTRIES = ("conv2d", "conv2d_backward_input", "conv2d_backward_weight")
 
 
-def case(batch: int, channels: int, height: int, width: int, out: int, padding: int = 1) -> Case:
-    shapes = {"input": (batch, channels, height, width), "weight": (out, channels, 3, 3), "bias": (out,)}
-    return Case("conv2d", f"winograd_{batch}x{channels}x{height}x{width}_{out}", shapes, {"padding": padding})
+def case(
+    batch: int, channels: int, height: int, width: int, out: int, padding: int = 1, kernel: int = 3
+) -> Case:
+    shapes = {
+        "input": (batch, channels, height, width),
+        "weight": (out, channels, kernel, kernel),
+        "bias": (out,),
+    }
+    name = f"winograd{kernel}_{batch}x{channels}x{height}x{width}_{out}"
+    return Case("conv2d", name, shapes, {"padding": padding})
 
 
-# Few tiles (inputs first); many (weights first, several blocks of the weight's gradient); the most channels.
+# Up to 8 panels times chunks, transformed weights are stored; more are made where they are used.
 SHAPES = {
     "few tiles": case(2, 48, 14, 14, 80),
     "many tiles": case(5, 40, 47, 61, 36),
-    "most channels": case(2, 128, 13, 9, 128),
+    "many channels": case(2, 200, 13, 9, 144),
+    "many of both": case(4, 132, 28, 45, 100),
     "one panel": case(1, 33, 30, 31, 32, padding=0),
+    "five taps, stored": case(1, 64, 11, 14, 64, padding=2, kernel=5),
+    "five taps": case(2, 70, 14, 13, 66, padding=1, kernel=5),
 }
 
 
@@ -47,15 +57,16 @@ def test_exactness_and_threads(shape: Case, layout: torch.memory_format) -> None
 @pytest.mark.parametrize(
     ("shape", "chosen"),
     [
-        (case(1, 129, 8, 8, 32), (False, True, True)),  # a sum over more channels: no longer exact enough
-        (case(1, 32, 8, 8, 129), (True, False, True)),
-        (case(1, 31, 8, 8, 64), (False, False, False)),
+        (case(1, 32, 8, 8, 513), True),
+        (case(1, 31, 8, 8, 64), False),
+        (case(1, 64, 8, 8, 31, kernel=5), False),
+        (case(1, 64, 8, 8, 64, kernel=4), False),
     ],
-    ids=["input channels", "output channels", "few channels"],
+    ids=["many channels", "few channels", "few channels, five taps", "four taps"],
 )
-def test_limits_of_the_choice(shape: Case, chosen: tuple[bool, ...]) -> None:
+def test_limits_of_the_choice(shape: Case, chosen: bool) -> None:
     tolerance.run(shape, OPS["conv2d"].ours, shape.inputs(requires_grad=True))
-    assert tuple(cisdl_ops.last_implementation(entry) == "winograd" for entry in ENTRIES) == chosen
+    assert [cisdl_ops.last_implementation(entry) == "winograd" for entry in ENTRIES] == [chosen] * 3
 
 
 def test_float64_is_not_approximated() -> None:
