@@ -75,7 +75,7 @@ def conv2d_cases() -> Iterator[Case]:
     )
     yield conv2d(test, "lanes_one_channel", (14, 2, 3, 13), (1, 2, 2, 3), padding=(0, 1))
 
-    # Rows that fill lanes, first layers: tails of rows, of channels and of taps; the kernel becomes 3x3 on 48 (36) channels.
+    # Rows that fill lanes, with tails of rows, channels and taps; strided kernels that become 3x3 ones.
     yield conv2d(test, "rows", (2, 3, 9, 45), (9, 3, 3, 3), padding=1)
     yield conv2d(test, "rows_strided", (2, 2, 9, 31), (5, 2, 4, 4), stride=2, padding=1)
     yield conv2d(
