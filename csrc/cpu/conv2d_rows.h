@@ -51,10 +51,19 @@ CISDL_NOINLINE void rows_tile(const RowsVector* vectors, const float* window, co
       for (int k = 0; k < KT; ++k) acc[k][q] += w[k] * v;
     }
   }
-#pragma GCC unroll 8
-  for (int k = 0; k < KT; ++k)
+  bool whole = true;
 #pragma GCC unroll 3
-    for (int q = 0; q < QT; ++q) store_up_to(output + k * plane + vectors[q].output, acc[k][q], vectors[q].lanes);
+  for (int q = 0; q < QT; ++q) whole &= vectors[q].lanes == kWidth<float>;
+  const auto store_all = [&](auto&& store_one) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int k = 0; k < KT; ++k, output += plane)
+#pragma GCC unroll 3
+      for (int q = 0; q < QT; ++q) store_one(output + vectors[q].output, acc[k][q], vectors[q].lanes);
+  };
+  if (whole)
+    store_all([](float* to, Vec<float> v, int64_t) __attribute__((always_inline)) { store(to, v); });
+  else
+    store_all([](float* to, Vec<float> v, int64_t n) __attribute__((always_inline)) { store_up_to(to, v, n); });
 }
 
 template <int KT, int QT = kRowsTileVectors>

@@ -163,18 +163,24 @@ void rows_backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& 
         }
       }
     }
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t k = tile * tiles.size, channels = smaller(tiles.size, K - k);
-      for (int64_t i = 0; i < channels; ++i) {
-        for (int64_t t = 0; t < num_taps; ++t) {
-          // A tile of taps lies as [channel][tap].
-          const int64_t first = t / tap_tiles.size * tap_tiles.size;
-          const int64_t width = smaller(tap_tiles.size, num_taps - first);
-          const float* from = sums + (k * num_taps + channels * first + i * width + (t - first)) * W;
-          a.grad_weight[(k + i) * num_taps + t] = sum_lanes<float>(load(from));
-        }
-        if (a.grad_bias) a.grad_bias[k + i] = sum_lanes<float>(load(sums + (K * num_taps + k + i) * W));
+    // The sums of lanes, in place: vectors are read before their sums are written.
+    const int64_t first = begin * tiles.size, last = smaller(end * tiles.size, K);
+    float* own = sums + first * num_taps * W;
+    const int64_t vectors = (last - first) * num_taps;
+    for (int64_t i = 0; i < vectors; i += W) {
+      Vec<float> v[W];
+      for (int64_t j = 0; j < W; ++j) v[j] = i + j < vectors ? load(own + (i + j) * W) : zero<float>();
+      sum_lanes_of<float, kWidth<float>>(v, own + i);
+    }
+    for (int64_t k = first; k < last; ++k) {
+      const int64_t tile = k / tiles.size * tiles.size, channels = smaller(tiles.size, K - tile);
+      for (int64_t t = 0; t < num_taps; t += tap_tiles.size) {
+        // A tile of taps lies as [channel][tap].
+        const int64_t width = smaller(tap_tiles.size, num_taps - t);
+        const float* from = own + (tile - first) * num_taps + channels * t + (k - tile) * width;
+        for (int64_t i = 0; i < width; ++i) a.grad_weight[k * num_taps + t + i] = from[i];
       }
+      if (a.grad_bias) a.grad_bias[k] = sum_lanes<float>(load(sums + (K * num_taps + k) * W));
     }
   });
 }
