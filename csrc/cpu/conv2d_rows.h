@@ -16,8 +16,9 @@
 namespace cisdl {
 namespace {
 
-constexpr int kRowsTileChannels = kNumRegisters == 32 ? 4 : 3;
-constexpr int kRowsTileVectors = kNumRegisters == 32 ? 6 : 3;
+// Loads of the window cross cache lines, which takes twice the time: more channels than vectors.
+constexpr int kRowsTileChannels = kNumRegisters == 32 ? 8 : 3;
+constexpr int kRowsTileVectors = 3;
 constexpr int64_t kRowsForwardWindowBytes = 40 << 10;
 
 // A vector of output pixels: where it lies in the window and in a plane of the output, and how many of its lanes
@@ -31,29 +32,38 @@ CISDL_NOINLINE void rows_tile(const RowsVector* vectors, const float* window, co
                               int64_t num_taps, const float* weight, const float* bias, float* output,
                               int64_t plane) {
   Vec<float> acc[KT][QT];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int k = 0; k < KT; ++k)
-#pragma GCC unroll 6
+#pragma GCC unroll 3
     for (int q = 0; q < QT; ++q) acc[k][q] = set1(bias[k]);
   const float* x[QT];
-#pragma GCC unroll 6
+#pragma GCC unroll 3
   for (int q = 0; q < QT; ++q) x[q] = window + vectors[q].window;
   for (int64_t t = 0; t < num_taps; ++t, weight += KT) {
     const int64_t tap = taps[t];
     Vec<float> w[KT];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int k = 0; k < KT; ++k) w[k] = set1(weight[k]);
-#pragma GCC unroll 6
+#pragma GCC unroll 3
     for (int q = 0; q < QT; ++q) {
       const Vec<float> v = load(x[q] + tap);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int k = 0; k < KT; ++k) acc[k][q] += w[k] * v;
     }
   }
-#pragma GCC unroll 4
-  for (int k = 0; k < KT; ++k)
-#pragma GCC unroll 6
-    for (int q = 0; q < QT; ++q) store_up_to(output + k * plane + vectors[q].output, acc[k][q], vectors[q].lanes);
+  bool whole = true;
+#pragma GCC unroll 3
+  for (int q = 0; q < QT; ++q) whole &= vectors[q].lanes == kWidth<float>;
+  const auto store_all = [&](auto&& store_one) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int k = 0; k < KT; ++k, output += plane)
+#pragma GCC unroll 3
+      for (int q = 0; q < QT; ++q) store_one(output + vectors[q].output, acc[k][q], vectors[q].lanes);
+  };
+  if (whole)
+    store_all([](float* to, Vec<float> v, int64_t) __attribute__((always_inline)) { store(to, v); });
+  else
+    store_all([](float* to, Vec<float> v, int64_t n) __attribute__((always_inline)) { store_up_to(to, v, n); });
 }
 
 template <int KT, int QT = kRowsTileVectors>

@@ -19,17 +19,26 @@
 namespace cisdl {
 namespace {
 
-constexpr int kRowsChannels = kNumRegisters == 32 ? 4 : 3;
-constexpr int kRowsTaps = kNumRegisters == 32 ? 6 : 3;
+// Loads of the window cross cache lines, those of dy mostly do not: more channels than taps.
+constexpr int kRowsChannels = kNumRegisters == 32 ? 6 : 3;
+constexpr int kRowsTaps = kNumRegisters == 32 ? 4 : 3;
 constexpr int64_t kRowsGradientBytes = 20 << 10, kRowsWindowBytes = 96 << 10;
 
+// A vector of pixels: where it lies in the window and in a plane of dy.
+struct RowsStep {
+  int64_t window, dy;
+};
+
+// The pixels of a band: `full` whole vectors, then `partial` ones of `tail` lanes, the ends of rows. Two loops
+// over all of them: with a loop of its own for every short row, a good part of the time goes to leaving it.
 struct RowsBand {
-  int64_t rows, width;
-  int64_t dy_channel, dy_row, window_row;  // strides
+  const RowsStep* steps;
+  int64_t full, partial, tail;
+  int64_t dy_channel;
 };
 
 // Asks for the rows of dy that come next, a line for every step of a tile.
-CISDL_INLINE void ask_for(const float* p) { __builtin_prefetch(p, 0, 2); }
+CISDL_INLINE void ask_for(const float* p) { __builtin_prefetch(p, 0, 3); }
 
 // sums[KT][NT] (vectors) += the band.
 template <int KT, int NT>
@@ -37,36 +46,34 @@ CISDL_NOINLINE void rows_gradient_tile(const RowsBand& band, const float* dy, co
                                        const int64_t* taps, float* sums, const float* next) {
   constexpr int64_t W = kWidth<float>;
   Vec<float> acc[KT][NT];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int k = 0; k < KT; ++k)
 #pragma GCC unroll 8
     for (int t = 0; t < NT; ++t) acc[k][t] = zero<float>();
   int64_t tap[NT];
 #pragma GCC unroll 8
   for (int t = 0; t < NT; ++t) tap[t] = taps[t];
-  const int64_t tail = band.width % W;
-  for (int64_t y = 0; y < band.rows; ++y) {
-    const float* g = dy + y * band.dy_row;
-    const float* x = window + y * band.window_row;
-    const auto step = [&](auto&& read) __attribute__((always_inline)) {
-      Vec<float> d[KT];
-#pragma GCC unroll 4
-      for (int k = 0; k < KT; ++k) d[k] = read(g + k * band.dy_channel);
+  const auto add = [&](const RowsStep& step, auto&& read) __attribute__((always_inline)) {
+    const float* g = dy + step.dy;
+    const float* x = window + step.window;
+    Vec<float> d[KT];
+#pragma GCC unroll 6
+    for (int k = 0; k < KT; ++k) d[k] = read(g + k * band.dy_channel);
 #pragma GCC unroll 8
-      for (int t = 0; t < NT; ++t) {
-        const Vec<float> v = read(x + tap[t]);
-#pragma GCC unroll 4
-        for (int k = 0; k < KT; ++k) acc[k][t] += d[k] * v;
-      }
-    };
-    for (int64_t i = W; i <= band.width; i += W, g += W, x += W, next += W) {
-      ask_for(next);
-      step([](const float* p) __attribute__((always_inline)) { return load(p); });
+    for (int t = 0; t < NT; ++t) {
+      const Vec<float> v = read(x + tap[t]);
+#pragma GCC unroll 6
+      for (int k = 0; k < KT; ++k) acc[k][t] += d[k] * v;
     }
-    next += tail;
-    if (tail) step([tail](const float* p) __attribute__((always_inline)) { return load_partial(p, tail); });
+  };
+  const RowsStep* step = band.steps;
+  for (int64_t i = 0; i < band.full; ++i, ++step) {
+    ask_for(next + step->dy);
+    add(*step, [](const float* p) __attribute__((always_inline)) { return load(p); });
   }
-#pragma GCC unroll 4
+  for (int64_t i = 0; i < band.partial; ++i, ++step)
+    add(*step, [&](const float* p) __attribute__((always_inline)) { return load_partial(p, band.tail); });
+#pragma GCC unroll 6
   for (int k = 0; k < KT; ++k)
 #pragma GCC unroll 8
     for (int t = 0; t < NT; ++t, sums += W) store(sums, load(sums) + acc[k][t]);
@@ -98,7 +105,7 @@ CISDL_INLINE void add_run(const float* run, int64_t size, float* sums) {
   Vec<float> acc[4] = {};
   int64_t i = 0;
   for (; i + 4 * W <= size; i += 4 * W)
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int v = 0; v < 4; ++v) acc[v] += load(run + i + v * W);
   for (; i < size; i += W) acc[0] += load_up_to(run + i, size - i);
   store(sums, load(sums) + ((acc[0] + acc[1]) + (acc[2] + acc[3])));
@@ -118,16 +125,24 @@ void rows_backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& 
   const int64_t fit_dy = kRowsGradientBytes / kBytes / (tiles.size * p.out_w);
   const int64_t fit_window = kRowsWindowBytes / kBytes / (p.in_channels * whole.row_step * whole.row_stride);
   const Parts bands = split_evenly(p.out_h, larger(2, smaller(fit_dy, fit_window)), 1);
+  const int64_t band_steps = bands.size * ceil_div(p.out_w, W);
   const int64_t work = p.batch * plane * tiles.size * (num_taps + 1);
   parallel_for(par, tiles.count, grain_for(work), [&](int64_t begin, int64_t end) {
-    int64_t* taps = static_cast<int64_t*>(scratch(Scratch::extra, (num_taps + 1) * int64_t{sizeof(int64_t)}));
+    RowsStep* steps = static_cast<RowsStep*>(scratch(
+        Scratch::extra, band_steps * int64_t{sizeof(RowsStep)} + (num_taps + 1) * int64_t{sizeof(int64_t)}));
+    int64_t* taps = reinterpret_cast<int64_t*>(steps + band_steps);
     for (int64_t y = 0; y < p.out_h; y += bands.size) {
       const int64_t rows = smaller(bands.size, p.out_h - y);
       WindowShape shape(p, y * p.out_w, (y + rows) * p.out_w, p.in_channels);
       float* window = static_cast<float*>(scratch(Scratch::local, shape.size<float>() * kBytes));
       for (int64_t t = 0; t < num_taps; ++t)
         taps[t] = shape.tap(p, t / cells, t % cells / p.kernel_w, t % p.kernel_w);
-      const RowsBand band{rows, p.out_w, plane, p.out_w, shape.row_step * shape.row_stride};
+      const RowsBand band{steps, rows * (p.out_w / W), p.out_w % W ? rows : 0, p.out_w % W, plane};
+      RowsStep* step = steps;
+      for (int64_t tails = 0; tails < 2; ++tails)
+        for (int64_t row = 0; row < rows; ++row)
+          for (int64_t x = tails ? p.out_w / W * W : 0; tails ? x < p.out_w : x + W <= p.out_w; x += W)
+            *step++ = {row * shape.row_step * shape.row_stride + x, row * p.out_w + x};
       for (int64_t n = 0; n < p.batch; ++n) {
         shape.image = n;
         if (num_taps > 0) copy_window(p, a.input, 0, p.in_channels, shape, window);
@@ -148,18 +163,24 @@ void rows_backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& 
         }
       }
     }
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t k = tile * tiles.size, channels = smaller(tiles.size, K - k);
-      for (int64_t i = 0; i < channels; ++i) {
-        for (int64_t t = 0; t < num_taps; ++t) {
-          // A tile of taps lies as [channel][tap].
-          const int64_t first = t / tap_tiles.size * tap_tiles.size;
-          const int64_t width = smaller(tap_tiles.size, num_taps - first);
-          const float* from = sums + (k * num_taps + channels * first + i * width + (t - first)) * W;
-          a.grad_weight[(k + i) * num_taps + t] = sum_lanes<float>(load(from));
-        }
-        if (a.grad_bias) a.grad_bias[k + i] = sum_lanes<float>(load(sums + (K * num_taps + k + i) * W));
+    // The sums of lanes, in place: vectors are read before their sums are written.
+    const int64_t first = begin * tiles.size, last = smaller(end * tiles.size, K);
+    float* own = sums + first * num_taps * W;
+    const int64_t vectors = (last - first) * num_taps;
+    for (int64_t i = 0; i < vectors; i += W) {
+      Vec<float> v[W];
+      for (int64_t j = 0; j < W; ++j) v[j] = i + j < vectors ? load(own + (i + j) * W) : zero<float>();
+      sum_lanes_of<float, kWidth<float>>(v, own + i);
+    }
+    for (int64_t k = first; k < last; ++k) {
+      const int64_t tile = k / tiles.size * tiles.size, channels = smaller(tiles.size, K - tile);
+      for (int64_t t = 0; t < num_taps; t += tap_tiles.size) {
+        // A tile of taps lies as [channel][tap].
+        const int64_t width = smaller(tap_tiles.size, num_taps - t);
+        const float* from = own + (tile - first) * num_taps + channels * t + (k - tile) * width;
+        for (int64_t i = 0; i < width; ++i) a.grad_weight[k * num_taps + t + i] = from[i];
       }
+      if (a.grad_bias) a.grad_bias[k] = sum_lanes<float>(load(sums + (K * num_taps + k) * W));
     }
   });
 }

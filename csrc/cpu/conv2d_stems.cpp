@@ -28,14 +28,23 @@ bool rows_fill_lanes(const Conv2dProblem& p) {
   return p.groups == 1 && has_work(p) && p.out_w * 4 >= ceil_div(p.out_w, kLanes) * kLanes * 3;
 }
 
+// Up to four channels: the images of first layers.
+bool rows_forward_applies(const Conv2dForward<float>& a) {
+  return a.layout == Layout::nchw && rows_fill_lanes(a.p) && a.p.in_channels <= 4 &&
+         a.p.in_channels * a.p.kernel_h * a.p.kernel_w <= kMaxChain;
+}
+bool rows_backward_weight_applies(const Conv2dBackwardWeight<float>& a) {
+  return a.layout == Layout::nchw && rows_fill_lanes(a.p) && a.p.in_channels <= 8;
+}
+
 // Transposes cost about as much as 32 taps do. channels_last kernels need none, but leave lanes empty where there
 // are few output channels.
 bool lanes_forward_applies(const Conv2dForward<float>& a) {
   const Conv2dProblem& p = a.p;
   const int64_t taps = p.in_channels * p.kernel_h * p.kernel_w;
-  if (!batch_fills_lanes(p) || taps > kMaxChain) return false;
+  if (!batch_fills_lanes(p) || taps > kMaxChain || rows_forward_applies(a)) return false;
   if (a.layout == Layout::nhwc) return taps >= 128 || 2 * p.out_channels <= kLanes;
-  return taps >= 64 || (taps >= 25 && p.out_channels <= kLanes);
+  return taps >= 64 || p.out_channels <= kLanes;
 }
 
 // Wins up to rows of two vectors, in channels_last, where the other kernels leave most lanes empty, always.
@@ -47,25 +56,14 @@ bool lanes_backward_input_applies(const Conv2dBackwardInput<float>& a) {
 }
 
 // In channels_last the outer products of pixels need no transpose and win unless they leave most lanes empty; in
-// NCHW they do with many channels. Rows that fill the lanes need no transpose either: there it wins only where the
-// gradients, which it transposes, have few channels.
+// NCHW they do with many channels.
 bool lanes_backward_weight_applies(const Conv2dBackwardWeight<float>& a) {
   const Conv2dProblem& p = a.p;
-  if (!batch_fills_lanes(p) || p.out_w > 2 * kLanes) return false;
-  if (a.layout == Layout::nhwc) return p.in_channels * p.out_channels <= kLanes;
-  return p.in_channels <= 24 && (p.out_channels <= kLanes || !rows_fill_lanes(p));
+  if (!batch_fills_lanes(p) || p.out_w > 2 * kLanes || rows_backward_weight_applies(a)) return false;
+  return a.layout == Layout::nchw ? p.in_channels <= 24 : p.in_channels * p.out_channels <= kLanes;
 }
 
-// Up to four channels: the images of first layers.
-bool rows_forward_applies(const Conv2dForward<float>& a) {
-  return a.layout == Layout::nchw && rows_fill_lanes(a.p) && a.p.in_channels <= 4 &&
-         a.p.in_channels * a.p.kernel_h * a.p.kernel_w <= kMaxChain;
-}
-bool rows_backward_weight_applies(const Conv2dBackwardWeight<float>& a) {
-  return a.layout == Layout::nchw && rows_fill_lanes(a.p) && a.p.in_channels <= 8;
-}
-
-// The kernel becomes 3x3, on enough channels for Winograd, and few enough for its sums to be exact.
+// The kernel becomes 3x3, on enough channels for Winograd.
 bool space_to_depth_applies(const Conv2dProblem& p) {
   const int64_t channels = p.in_channels * p.stride_h * p.stride_w;
   return p.groups == 1 && has_work(p) && p.dilation_h == 1 && p.dilation_w == 1 && p.stride_h * p.stride_w > 1 &&
