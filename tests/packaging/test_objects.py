@@ -36,7 +36,7 @@ def test_exports_its_table_and_nothing_else(path: Path) -> None:
 
 @pytest.mark.skipif(not OBJECTS, reason="the objects of the build are not kept here (not a source checkout)")
 def test_there_is_an_object_per_family_and_instruction_set() -> None:
-    assert len(OBJECTS) == 7 * len(cisdl_ops.build_info()["isas"])
+    assert len(OBJECTS) == 8 * len(cisdl_ops.build_info()["isas"])
 
 
 def test_notices_a_shared_symbol(tmp_path: Path) -> None:
