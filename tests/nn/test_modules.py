@@ -74,7 +74,8 @@ def test_same_seed_same_weights(pair: tuple[torch.nn.Module, torch.nn.Module, Te
 def test_same_outputs_and_gradients(pair: tuple[torch.nn.Module, torch.nn.Module, Tensor]) -> None:
     ours, theirs, x = pair
     for a, b in zip(gradients(ours, x), gradients(theirs, x), strict=True):
-        torch.testing.assert_close(a, b)
+        # Sums that cancel keep the rounding of their largest terms.
+        torch.testing.assert_close(a, b, rtol=1.3e-6, atol=max(1e-5, 1e-6 * b.abs().max().item()))
 
 
 def test_state_dict_goes_both_ways(pair: tuple[torch.nn.Module, torch.nn.Module, Tensor]) -> None:
