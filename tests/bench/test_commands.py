@@ -129,7 +129,7 @@ def test_bench_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert all(len(timing["round_seconds"]) >= 11 for timing in row["timings"])
         assert row["implementation"] in printed
         assert row["implementation"]
-        assert row["gflops"] == pytest.approx(2 * 64 * 84 * 10 / row["ours_seconds"] / 1e9)
+        assert row["gflops"] == pytest.approx(2 * 64 * 84 * 10 / row["ours_seconds"] / 1e9, rel=1e-4)
     assert set(content["geometric_means"]) == {"linear:forward", "linear:grad_input", "linear:grad_weight"}
 
 
@@ -207,8 +207,8 @@ def test_default_path_names_the_processor_and_the_threads() -> None:
 def test_a_file_keeps_the_numbers_of_a_timing_in_one_line(tmp_path: Path) -> None:
     content = {"rows": [{"round_seconds": [1e-06, 2.5], "quartile_seconds": [1.0, 2.0], "timings": [{}]}]}
     target = tmp_path / "a.json"
-    results.write(content, target)
-    assert json.loads(target.read_text()) == content
+    results.write({**content, "means": {"a": 1.23456789}}, target)
+    assert json.loads(target.read_text()) == {**content, "means": {"a": 1.23457}}
     assert '"round_seconds": [1e-06, 2.5],' in target.read_text()
 
 

@@ -30,13 +30,12 @@ def wasteful(*arguments: Any, **options: Any) -> Any:
 
 
 def test_a_temporary_tensor_is_counted() -> None:
-    """Only that: pages that the tests before this one left to the child are free for it."""
+    """Only the difference: a child of this process finds free pages, and touches code for the first time."""
     usual, more = (
         memory.in_a_child(CASE, function, "contiguous", torch.float32, 1)
         for function in (OPS["conv2d"].torch, wasteful)
     )
-    assert usual < WASTE / 2
-    assert more > 0.95 * WASTE, "the kernel counts pages in batches"
+    assert 0.5 * WASTE < more - usual < 1.5 * WASTE
 
 
 def test_a_child_that_dies_is_a_sentence() -> None:

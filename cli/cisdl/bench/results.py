@@ -189,10 +189,19 @@ def default_path(environment: dict[str, Any], kind: str = "") -> Path:
 
 
 def write(content: dict[str, Any], path: Path) -> None:
-    """Timings' round by round numbers each in one line: thousands of lines would hide the rest."""
+    """As JSON; the numbers of a timing's rounds in one line, six digits each, or they would hide the rest."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=1)
+    text = json.dumps(rounded(content), indent=1)
     path.write_text(re.sub(r"\[\s+([-+.\de,\s]+?)\s+\]", one_line, text) + "\n")
+
+
+def rounded(value: Any) -> Any:
+    """The same with six significant digits in every float: no clock has more."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def one_line(numbers: re.Match[str]) -> str:
