@@ -226,17 +226,16 @@ void backward_weight(const Conv2dBackwardWeight<float>& a, const Parallel& par) 
   const Blocks blocks(y, larger(1, smaller(kBlockBytes / tile_bytes, kBlockTiles)));
   const int64_t x_groups = ceil_div(x.channels, W), y_groups = ceil_div(y.channels, W);
   const int64_t panels = ceil_div(x.channels, kGradPanel);
-  // For every block and every piece of the kernel; the gradients to the block's outputs are the same for all
-  // pieces.
+  const int64_t most = blocks.most_tiles();
+  float* inputs = scratch_floats(Scratch::shared, TransformedTiles::elements(most, x.chunks()));
+  float* gradients = scratch_floats(Scratch::shared2, TransformedTiles::elements(most, y.chunks()));
+  // For every block and every piece of the kernel; the gradients to the block's outputs are transformed for the
+  // first piece and the same for all.
   for (int64_t i = 0; i < blocks.count() * kernel.count(); ++i) {
     const int64_t piece = i % kernel.count();
     const Block block = blocks.at(i / kernel.count());
     const Piece down = kernel.down_at(piece), across = kernel.across_at(piece), whole = {0, 3};
-    const int64_t most = blocks.most_tiles();
-    const TransformedTiles v(scratch_floats(Scratch::shared, TransformedTiles::elements(most, x.chunks())), block,
-                             down, across);
-    const TransformedTiles d(scratch_floats(Scratch::shared2, TransformedTiles::elements(most, y.chunks())), block,
-                             whole, whole);
+    const TransformedTiles v(inputs, block, down, across), d(gradients, block, whole, whole);
     const int64_t groups = x_groups + (piece == 0 ? y_groups : 0);
     parallel_for(par, groups * block.rows, 1, [&](int64_t begin, int64_t end) {
       float* buffer = scratch_floats(Scratch::extra, row_buffer(blocks));
