@@ -2,7 +2,8 @@
 
 The lists of implementations carry a cost rule, written from measurements on a few processors. With
 :class:`tune` on, the first call with a new problem (op, dtype, layout, sizes, threads) times every
-implementation that can do it and remembers the fastest; every later call runs that one, for one look-up more.
+implementation whose condition holds and remembers the fastest; every later call runs that one, for one
+look-up more.
 
 What was found is kept in a file per processor, instruction set and build, in ``$CISDL_CACHE``, or in
 ``cisdl`` in the user's cache folder (``$XDG_CACHE_HOME``, ``~/.cache``). Deleting it only costs the time to

@@ -1,4 +1,4 @@
-// Direct convolution for few output channels per group, depthwise above all; NCHW, lanes along the output row.
+// Direct convolution for few output channels per group; NCHW, lanes along the output row.
 //
 // A register tile is up to kDirectRows output channels by a few output rows by one vector of columns. For every
 // tap it loads one vector of each row straight from the window (conv2d_window.h) and broadcasts one weight per

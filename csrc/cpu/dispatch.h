@@ -1,9 +1,9 @@
 // Which instruction set runs, and which implementation of an op.
 //
 // The instruction set is chosen once, by cpuid; CISDL_ISA=baseline|avx2|avx512|neon forces another that this CPU
-// has. An implementation is chosen per call: the first entry of the op's list that is applicable and preferred,
-// unless CISDL_IMPL or force_implementation() names one, which then runs or fails loudly. With CISDL_STRICT=1 only
-// direct entries count, unless one is named.
+// has. An implementation is chosen per call: the first applicable entry of the op's list, unless CISDL_IMPL or
+// force_implementation() names one, which then runs or fails loudly. With CISDL_STRICT=1 only direct entries
+// count, unless one is named.
 #pragma once
 
 #include <atomic>
@@ -96,8 +96,7 @@ const Implementation<Args>& choose(Op op, const ImplementationList<Args>& list, 
     const Implementation<Args>& entry = list.items[i];
     if (forced ? !same_name(entry.name, forced) : strict() && !entry.direct) continue;
     known = true;
-    if (!entry.applicable(args)) continue;
-    if (forced || !entry.preferred || entry.preferred(args)) found = &entry;
+    if (entry.applicable(args)) found = &entry;
   }
   if (!found) cannot_force(op, forced ? forced : "(none)", known);
   record_implementation(op, found->name);
