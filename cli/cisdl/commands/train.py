@@ -11,8 +11,7 @@ from cisdl.data.registry import DATA, SCALES
 from cisdl.errors import UsageError
 from cisdl.models.registry import ACTIVATIONS, MODELS, POOLINGS, ModelEntry
 from cisdl.models.registry import get as get_model
-
-MOMENTUM = 0.9
+from cisdl.training.config import MOMENTUM, configure
 
 
 def model_entry(ctx: click.Context, param: click.Parameter, value: str) -> ModelEntry:
@@ -44,16 +43,14 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 @click.argument("model", callback=model_entry, metavar="MODEL")
 @click.option(
     "--data",
-    default="digits",
-    show_default=True,
     metavar="NAME|PATH",
-    help=f"A data set ({', '.join(DATA)}) or a folder of IDX files.",
+    help=f"A data set ({', '.join(DATA)}) or a folder of IDX files.  [default: by model]",
 )
 @click.option("--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]")
 @click.option(
     "--scale",
     type=click.Choice(SCALES),
-    help="Pixels as they are, in [0, 1], or with mean 0 and deviation 1.  [default: by data set]",
+    help="Pixels as they are, in [0, 1], or with mean 0 and deviation 1.  [default: by model and data]",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most N images of each part.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N")
@@ -98,7 +95,7 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 )
 def train(
     model: ModelEntry,
-    data: str,
+    data: str | None,
     data_dir: str | None,
     scale: str | None,
     limit: int | None,
@@ -130,31 +127,31 @@ def train(
       cisdl train lenet --data ../data/fashion-mnist --epochs 2 -o fashion
     """
     options = model_options(model, hidden=hidden, activation=activation, pooling=pooling)
-    optimizer = optimizer or model.optimizer
-    if momentum is not None and optimizer != "momentum":
-        raise UsageError(f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer}")
+    if momentum is not None and (optimizer or model.optimizer) != "momentum":
+        raise UsageError(
+            f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer or model.optimizer}"
+        )
     name = run_name(out, model.name)
 
     from cisdl import device as devices
-    from cisdl.training.config import TrainConfig
     from cisdl.training.run import run
 
     chosen = devices.resolve(device)
-    config = TrainConfig(
-        model=model.name,
+    config = configure(
+        model,
         options=options,
         backend=backend,
         device=str(chosen),
         threads=devices.prepare(chosen, threads),
         data=data,
         data_dir=data_dir,
-        scale=scale or (DATA[data].scale if data in DATA else "standard"),
+        scale=scale,
         limit=limit,
-        epochs=epochs or model.epochs,
-        batch_size=batch_size or model.batch_size,
+        epochs=epochs,
+        batch_size=batch_size,
         optimizer=optimizer,
-        lr=lr or model.lr[optimizer],
-        momentum=(MOMENTUM if momentum is None else momentum) if optimizer == "momentum" else 0.0,
+        lr=lr,
+        momentum=momentum,
         seed=seed,
         log_steps=log_steps,
     )

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cisdl.data.registry import DATA
+from cisdl.models.registry import ModelEntry
+
+MOMENTUM = 0.9
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -12,7 +17,7 @@ class TrainConfig:
 
     model: str
     options: dict[str, Any]
-    """The model's own options: hidden, activation, pooling."""
+    """The model's own options."""
     backend: str
     device: str
     threads: int
@@ -30,3 +35,30 @@ class TrainConfig:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def configure(entry: ModelEntry, **given: Any) -> TrainConfig:
+    """The configuration of a run: what is given, else the model's defaults; None counts as not given."""
+    given = {name: value for name, value in given.items() if value is not None}
+    data = given.get("data", entry.data)
+    optimizer = given.get("optimizer", entry.optimizer)
+    of_data = DATA[data].scale if data in DATA else "standard"
+    defaults = {
+        "model": entry.name,
+        "options": dict(entry.options),
+        "backend": "cisdl",
+        "device": "cpu",
+        "threads": 1,
+        "data": data,
+        "data_dir": None,
+        "scale": entry.scale or of_data,
+        "limit": None,
+        "epochs": entry.epochs,
+        "batch_size": entry.batch_size,
+        "optimizer": optimizer,
+        "lr": entry.lr[optimizer],
+        "momentum": MOMENTUM if optimizer == "momentum" else 0.0,
+        "seed": 0,
+        "log_steps": False,
+    }
+    return TrainConfig(**defaults | given)
