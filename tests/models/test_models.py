@@ -7,30 +7,47 @@ from pathlib import Path
 
 import pytest
 import torch
-from cisdl import backend, tasks
+from cisdl import backend
 from cisdl.errors import UsageError
 from cisdl.models import registry
 from cisdl.models.lstm import RowLSTM
 from cisdl.report.layers import layers
-from cisdl.training.config import configure
-from cisdl.training.loop import Outcome, train
-from cisdl.training.run_folder import RunFolder
+from cisdl.training.loop import Outcome
 from torch import nn
 
+from tests.models.training import trained
+
 BACKENDS = ("cisdl", "torch")
-SHAPES = {"mlp": (1, 8, 8), "lenet": (1, 28, 28), "lstm": (1, 8, 8)}
+SHAPES = {
+    "mlp": (1, 8, 8),
+    "autoencoder": (1, 8, 8),
+    "denoising-autoencoder": (1, 8, 8),
+    "lenet": (1, 28, 28),
+    "lstm": (1, 8, 8),
+}
+PARAMETERS = {
+    "mlp": 17226,
+    "autoencoder": 83024,
+    "denoising-autoencoder": 56817,
+    "lenet": 61706,
+    "lstm": 71946,
+}
 
 
 def build(name: str, ops: str = "torch", **options: object) -> nn.Module:
     torch.manual_seed(0)
-    return registry.get(name).build(backend.get(ops), SHAPES[name], classes=10, **options)
+    entry = registry.get(name)
+    if entry.task == "classification":
+        options["classes"] = 10
+    return entry.build(backend.get(ops), SHAPES[name], **options)
 
 
 @pytest.mark.parametrize("ops", BACKENDS)
-@pytest.mark.parametrize(("name", "parameters"), [("mlp", 17226), ("lenet", 61706), ("lstm", 71946)])
+@pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_shapes_and_parameters(name: str, parameters: int, ops: str) -> None:
     model = build(name, ops)
-    assert model(torch.randn(3, *SHAPES[name])).shape == (3, 10)
+    makes = (10,) if registry.get(name).task == "classification" else SHAPES[name]
+    assert model(torch.randn(3, *SHAPES[name])).shape == (3, *makes)
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert sum(layer.parameters for layer in layers(model, torch.zeros(1, *SHAPES[name]))) == parameters
 
@@ -121,16 +138,6 @@ def test_layers_counts_the_steps_of_a_cell() -> None:
     described = {layer.name: layer for layer in layers(build("lstm"), torch.zeros(1, *SHAPES["lstm"]))}
     assert described["cell"].calls == 8
     assert described["output"].calls == 1
-
-
-def trained(name: str, folder: Path, **given: object) -> Outcome:
-    """A run of `cisdl train NAME` without its pictures."""
-    entry = registry.get(name)
-    config = configure(entry, **given)
-    torch.set_num_threads(1)
-    task = tasks.load(entry, config)
-    torch.manual_seed(config.seed)
-    return train(config, task.build(backend.get(config.backend)), task, RunFolder(folder))
 
 
 def accuracy(outcome: Outcome) -> float:

@@ -54,7 +54,6 @@ def models() -> Rows:
             "epochs": entry.epochs,
             "batch": entry.batch_size,
             "optimizer": f"{entry.optimizer}, lr {entry.lr[entry.optimizer]:g}",
-            "options": ", ".join(f"--{name} {plain(value)}" for name, value in entry.options.items()),
         }
         for entry in sorted(MODELS.values(), key=lambda entry: entry.week)
     ]

@@ -40,6 +40,7 @@ def show(what: str) -> None:
 def show_model(name: str) -> None:
     """Layers for the bundled data, on torch's modules: ours have the same shapes."""
     from cisdl import backend, console, tasks
+    from cisdl.commands.ls import plain
     from cisdl.models.registry import get
     from cisdl.report.layers import layer_table, layers
     from cisdl.training.config import configure
@@ -49,6 +50,9 @@ def show_model(name: str) -> None:
     model = task.build(backend.get("torch"))
     out = console.stdout()
     out.print((entry.module.__doc__ or "").strip(), markup=False, soft_wrap=True)
+    out.print()
+    options = ", ".join(f"--{name} {plain(value)}" for name, value in entry.options.items())
+    out.print(f"options and their defaults: {options}", markup=False, soft_wrap=True)
     out.print()
     out.print(f"for {task.data.name}: {', '.join(task.describe().values())}", markup=False)
     out.print(layer_table(layers(model, task.example())))

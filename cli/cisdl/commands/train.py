@@ -11,7 +11,7 @@ from cisdl.data.registry import DATA, SCALES
 from cisdl.errors import UsageError
 from cisdl.models.registry import ACTIVATIONS, MODELS, POOLINGS, ModelEntry
 from cisdl.models.registry import get as get_model
-from cisdl.training.config import MOMENTUM, configure
+from cisdl.training.config import MOMENTUM, SCHEDULES, configure
 
 
 def model_entry(ctx: click.Context, param: click.Parameter, value: str) -> ModelEntry:
@@ -30,6 +30,11 @@ def widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     if min(numbers) < 1:
         raise UsageError(f"--hidden: expected widths above 0 like 128,64, got '{value}'")
     return numbers
+
+
+def having(option: str) -> str:
+    """The models that have an option."""
+    return ", ".join(entry.name for entry in MODELS.values() if option in entry.options)
 
 
 def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -58,16 +63,39 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 @click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]))
 @click.option("--lr", type=float, callback=positive, metavar="RATE", help="Learning rate.")
 @click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    help="The rate stays, or falls to zero over the epochs along half a cosine.",
+)
+@click.option(
     "--momentum",
     type=click.FloatRange(0, 1, max_open=True),
     metavar="M",
     help=f"With --optimizer momentum.  [default: {MOMENTUM}]",
 )
 @click.option(
-    "--hidden", callback=widths, metavar="N[,N...]", help="mlp: hidden layers' widths; lstm: one width."
+    "--hidden",
+    callback=widths,
+    metavar="N[,N...]",
+    help=f"Widths of hidden layers ({having('hidden')}).",
 )
-@click.option("--activation", type=click.Choice(ACTIVATIONS), help="mlp, lenet.")
-@click.option("--pooling", type=click.Choice(POOLINGS), help="lenet.")
+@click.option("--activation", type=click.Choice(ACTIVATIONS), help=f"({having('activation')})")
+@click.option("--pooling", type=click.Choice(POOLINGS), help=f"({having('pooling')})")
+@click.option(
+    "--code", type=click.IntRange(min=1), metavar="N", help=f"Numbers of the code ({having('code')})."
+)
+@click.option(
+    "--noise",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help=f"Its deviation, for pixels in [0, 1] ({having('noise')}).",
+)
+@click.option(
+    "--width",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Channels of the first layer ({having('width')}).",
+)
 @click.option(
     "--backend",
     type=click.Choice(["cisdl", "torch"]),
@@ -103,10 +131,14 @@ def train(
     batch_size: int | None,
     optimizer: str | None,
     lr: float | None,
+    schedule: str | None,
     momentum: float | None,
     hidden: tuple[int, ...] | None,
     activation: str | None,
     pooling: str | None,
+    code: int | None,
+    noise: float | None,
+    width: int | None,
     backend: str,
     device: str,
     threads: int | None,
@@ -115,18 +147,21 @@ def train(
     dry_run: bool,
     out: str | None,
 ) -> None:
-    """Train MODEL (mlp, lenet or lstm) and leave its results in a run folder.
+    """Train MODEL and leave its results in a run folder; `cisdl ls models` lists them.
 
     Options without a default shown have one for each model; --dry-run prints them. The epoch that does
-    best on validation is kept and judged once on the test images.
+    best on validation is kept and judged once on the test part.
 
     \b
     Examples:
       cisdl train lenet
       cisdl train mlp --hidden 16 --activation tanh --optimizer sgd --lr 0.01 --batch-size 16 --epochs 10
       cisdl train lenet --data ../data/fashion-mnist --epochs 2 -o fashion
+      cisdl train denoising-autoencoder --noise 0.5
     """
-    options = model_options(model, hidden=hidden, activation=activation, pooling=pooling)
+    options = model_options(
+        model, hidden=hidden, activation=activation, pooling=pooling, code=code, noise=noise, width=width
+    )
     if momentum is not None and (optimizer or model.optimizer) != "momentum":
         raise UsageError(
             f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer or model.optimizer}"
@@ -151,6 +186,7 @@ def train(
         batch_size=batch_size,
         optimizer=optimizer,
         lr=lr,
+        schedule=schedule,
         momentum=momentum,
         seed=seed,
         log_steps=log_steps,
@@ -162,9 +198,8 @@ def model_options(model: ModelEntry, **given: Any) -> dict[str, Any]:
     """The model's own options, as given or by default; one it does not have is refused."""
     for option, value in given.items():
         if value is not None and option not in model.options:
-            having = ", ".join(entry.name for entry in MODELS.values() if option in entry.options)
             raise UsageError(
-                f"--{option}: expected with {having}, got with {model.name}, which has no such option"
+                f"--{option}: expected with {having(option)}, got with {model.name}, which has no such option"
             )
     return {name: default if given[name] is None else given[name] for name, default in model.options.items()}
 

@@ -37,6 +37,8 @@ class ModelEntry:
     optimizer: str
     lr: Mapping[str, float]
     """The default learning rate of each optimizer."""
+    schedule: str = "constant"
+    """How the learning rate goes on from there: "constant", or "cosine" to zero."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The model's own options and their defaults, by the name they have on the command line."""
     image_size: int | None = None
@@ -70,6 +72,32 @@ MODELS: dict[str, ModelEntry] = {
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
             options={"hidden": (128, 64), "activation": "relu"},
+        ),
+        ModelEntry(
+            "autoencoder",
+            week=2,
+            title="autoencoder: an image squeezed through a code of few numbers and made again from it",
+            task="reconstruction",
+            epochs=200,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 2e-3},
+            schedule="cosine",
+            options={"hidden": (512,), "code": 16, "activation": "relu"},
+            scale="unit",
+        ),
+        ModelEntry(
+            "denoising-autoencoder",
+            week=2,
+            title="denoising autoencoder: convolutions that restore a noisy image",
+            task="reconstruction",
+            epochs=60,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 2e-3},
+            schedule="cosine",
+            options={"width": 16, "noise": 0.3},
+            scale="unit",
         ),
         ModelEntry(
             "lenet",

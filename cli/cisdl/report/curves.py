@@ -39,7 +39,7 @@ def draw(
             left.set_ylim(bottom=0)
         panel(right, epochs, best_epoch, metrics, score)
         # One legend speaks for both panels; the lower right of a score that grows is always free.
-        right.legend(frameon=False, loc="lower right")
+        right.legend(*left.get_legend_handles_labels(), frameon=False, loc="lower right")
         fig.supxlabel(footer, x=0.012, ha="left", fontsize=9, color=style.FAINT)
 
 

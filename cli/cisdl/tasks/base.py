@@ -132,8 +132,8 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, part: str) -> Evaluation:
         """The model in eval mode over the whole part; the model is left as it was."""
 
-    def baselines(self) -> Mapping[str, Any]:
-        """Figures of methods without a neural network on the same data, for result.json."""
+    def baselines(self, part: str) -> Mapping[str, Evaluation]:
+        """What methods without a neural network make of a part of the data."""
         return {}
 
     @abstractmethod

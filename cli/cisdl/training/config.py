@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from cisdl.data.registry import DATA
 from cisdl.models.registry import ModelEntry
 
 MOMENTUM = 0.9
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,16 @@ class TrainConfig:
     batch_size: int
     optimizer: str
     lr: float
+    schedule: str
     momentum: float
     seed: int
     log_steps: bool
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        if self.schedule == "cosine":  # Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts
+            return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
+        return self.lr
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,6 +66,7 @@ def configure(entry: ModelEntry, **given: Any) -> TrainConfig:
         "batch_size": entry.batch_size,
         "optimizer": optimizer,
         "lr": entry.lr[optimizer],
+        "schedule": entry.schedule,
         "momentum": MOMENTUM if optimizer == "momentum" else 0.0,
         "seed": 0,
         "log_steps": False,

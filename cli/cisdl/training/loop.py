@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ class Outcome:
     best_epoch: int
     judged_on: str
     evaluation: Evaluation
+    baselines: Mapping[str, Evaluation]
     seconds: float
 
 
@@ -61,6 +63,8 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
     with InterruptRequest() as interrupt, progress.make(config.epochs, steps_per_epoch) as report:
         for epoch in range(1, config.epochs + 1):
             epoch_started = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr_at(epoch)
             loss_sum, count, correct = 0.0, 0, 0
             model.train()
             for batch, examples in enumerate(task.batches(epoch), start=1):
@@ -122,7 +126,8 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
     model.load_state_dict(checkpoint.load(folder / "best.pt")["model"])
     judged_on = task.parts[-1]
     evaluation = task.evaluate(model, judged_on)
-    outcome = Outcome(best_epoch, judged_on, evaluation, time.perf_counter() - started)
+    baselines = task.baselines(judged_on)
+    outcome = Outcome(best_epoch, judged_on, evaluation, baselines, time.perf_counter() - started)
     folder.write_json(
         "result.json",
         {
@@ -131,7 +136,7 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
             "epochs": config.epochs,
             "steps": step,
             judged_on: evaluation.as_dict() | {"words": f"{task.metric} {evaluation}"},
-            "baselines": dict(task.baselines()),
+            "baselines": {name: found.as_dict() for name, found in baselines.items()},
             "seconds": round(outcome.seconds, 3),
         },
     )

@@ -70,6 +70,8 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> None:
         f"{outcome.judged_on} {task.metric} {outcome.evaluation}, "
         f"best epoch {outcome.best_epoch} of {config.epochs} by validation, {outcome.seconds:.1f} s{note}"
     )
+    for name, found in outcome.baselines.items():
+        print(f"beside it: {name} {found}")
     print(folder.path)
 
 
