@@ -52,6 +52,7 @@ ISA_SOURCES = [
     "lstm_cell",
     "recurrent",
     "elementwise",
+    "word2vec",
     "peak",
 ]
 CUDA_SOURCES = ["conv2d", "lstm_cell", "linear", "pool2d", "recurrent"]

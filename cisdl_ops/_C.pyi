@@ -72,6 +72,7 @@ def rnn_tanh_cell(
 def rnn_relu_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
 ) -> Tensor: ...
+def zero_rows(rows: int, cols: int) -> Tensor: ...
 def adam_step(
     weights: Sequence[Tensor],
     grads: Sequence[Tensor],

@@ -10,6 +10,8 @@ from cisdl_ops import _load as _load  # first: refuses a build made for another 
 from cisdl_ops import _vmap as _vmap
 from cisdl_ops import nn as nn
 from cisdl_ops import optim as optim
+from cisdl_ops import word2vec as word2vec
+from cisdl_ops import word_vectors as word_vectors
 from cisdl_ops._info import (
     build_info,
     force_implementation,
@@ -58,4 +60,6 @@ __all__ = [
     "rnn_tanh_cell",
     "tune",
     "tuned_choices",
+    "word2vec",
+    "word_vectors",
 ]

@@ -14,6 +14,7 @@
 
 #include "cpu/tuning.h"
 #include "ops/optimizer.h"
+#include "ops/word_vector_rows.h"
 
 namespace py = pybind11;
 
@@ -201,6 +202,8 @@ PYBIND11_MODULE(_C, m) {
                                     {lr, momentum, dampening, weight_decay, nesterov, maximize, first});
       },
       Release());
+
+  m.def("zero_rows", cisdl::ops::zero_rows, Release());
 
   m.def("isa", cisdl::isa_name);
   m.def("isas_built", cisdl::isas_built);
