@@ -78,7 +78,7 @@ class Vocabulary:
             min_count: rarer words are left out.
             max_size: at most so many words, the most frequent.
             max_counted: if more words than this are being counted, the rare ones are forgotten, at first
-                those seen once, then twice ...: memory is bounded, and words near ``min_count`` may be missed.
+                those seen once, then twice ...: memory is bounded, words near ``min_count`` may be missed.
         """
         counter: Counter[str] = Counter()
         threshold = 0
@@ -332,7 +332,7 @@ def spearman(a: Tensor, b: Tensor) -> float:
     """The rank correlation of two vectors; ties share the mean of their ranks."""
     ranks = []
     for values in (a, b):
-        _, group, size = torch.unique(values, return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
+        _, group, size = torch.unique(values, return_inverse=True, return_counts=True)
         last = size.cumsum(0).double()
         ranks.append((last - (size - 1) / 2)[group])
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
