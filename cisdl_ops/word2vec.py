@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cisdl_ops._load import _C as _C  # the op is registered when the module is loaded
-from cisdl_ops.word_vectors import Vocabulary, WordVectors, padded
+from cisdl_ops.word_vectors import Vocabulary, WordVectors, cuts, padded
 
 __all__ = ["Progress", "Word2Vec", "alias_table", "keep_probabilities", "random_states", "train"]
 
@@ -208,15 +208,15 @@ class Word2Vec:
         if epochs < 0:
             raise ValueError(f"epochs: expected at least 0, got {epochs}")
         numbers = tokens.numpy()
-        cuts = _cuts(numbers, stretch)
-        sizes = [int((numbers[a:b] >= 0).sum()) for a, b in pairwise(cuts)]
+        places = list(pairwise(cuts(tokens, stretch)))
+        sizes = [int((numbers[a:b] >= 0).sum()) for a, b in places]
         total, done = epochs * sum(sizes), 0
 
         def rate() -> float:
             return lr * max(1e-4, 1 - done / (total + 1))
 
         for _ in range(epochs):
-            for (begin, end), size in zip(pairwise(cuts), sizes, strict=True):
+            for (begin, end), size in zip(places, sizes, strict=True):
                 lr_begin = rate()
                 done += size
                 report = train(
@@ -237,16 +237,3 @@ class Word2Vec:
                 if progress:
                     _, updates, loss, losses = report.tolist()
                     progress(Progress(done, total, rate(), loss / max(1, losses), int(updates)))
-
-
-def _cuts(numbers: np.ndarray[tuple[int], np.dtype[np.int32]], stretch: int) -> list[int]:
-    """0, the size, and between them about every ``stretch`` tokens the place behind the end of a sentence."""
-    if stretch < 1:
-        raise ValueError(f"stretch: expected at least 1, got {stretch}")
-    cuts, size = [0], len(numbers)
-    while cuts[-1] < size:
-        at = min(cuts[-1] + stretch, size)
-        while at < size and numbers[at - 1] >= 0:
-            at += 1
-        cuts.append(at)
-    return cuts

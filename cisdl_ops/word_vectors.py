@@ -124,6 +124,20 @@ class Vocabulary:
         return torch.from_file(str(path), shared=False, size=size, dtype=torch.int32)
 
 
+def cuts(tokens: Tensor, stretch: int) -> list[int]:
+    """0, the size, and between them about every ``stretch`` tokens the place behind the end of a sentence."""
+    if stretch < 1:
+        raise ValueError(f"stretch: expected at least 1, got {stretch}")
+    numbers, size = tokens.numpy(), len(tokens)
+    found = [0]
+    while found[-1] < size:
+        at = min(found[-1] + stretch, size)
+        while at < size and numbers[at - 1] >= 0:
+            at += 1
+        found.append(at)
+    return found
+
+
 def padded(rows: int, dim: int) -> Tensor:
     """Zeros [rows, dim rounded up to 16], each row on its own cache lines.
 

@@ -14,7 +14,7 @@
 
 #include "cpu/tuning.h"
 #include "ops/optimizer.h"
-#include "ops/word_vector_rows.h"
+#include "ops/word_vector_functions.h"
 
 namespace py = pybind11;
 
@@ -204,6 +204,9 @@ PYBIND11_MODULE(_C, m) {
       Release());
 
   m.def("zero_rows", cisdl::ops::zero_rows, Release());
+  m.def("cooccurrence", cisdl::ops::cooccurrence, Release());
+  m.def("glove_blocks", cisdl::ops::glove_blocks, Release());
+  m.def("glove_records", cisdl::ops::glove_records, Release());
 
   m.def("isa", cisdl::isa_name);
   m.def("isas_built", cisdl::isas_built);

@@ -45,4 +45,39 @@ struct Word2VecKernels {
   void (*train)(const Word2VecTrain&, const Parallel&);
 };
 
+// --------------------------------------------------------------------------------------------- glove
+
+// How often words i <= j are neighbours, for every pair of a stretch of text: sum of 1 / distance over all
+// occurrences within `window`, twice that for i = j (cooccurrence.cpp).
+struct CooccurrenceCount {
+  int64_t words, size;
+  int64_t window;         // at most 255
+  const int32_t* tokens;  // [size], -1 ends a sentence
+};
+
+int64_t cooccurrence_pairs(const CooccurrenceCount& c);
+// Fills `sorted` [pairs] with the pairs, sorted; `spare` [pairs] is overwritten. Returns how many different ones.
+int64_t cooccurrence_sort(const CooccurrenceCount& c, uint64_t* sorted, uint64_t* spare);
+// keys [different], i * words + j ascending, and their values [different].
+void cooccurrence_sum(const CooccurrenceCount& c, int64_t pairs, const uint64_t* sorted, int64_t* keys,
+                      double* values);
+
+// One pass of AdaGrad over all records (glove.cpp has the formulas). The matrix of counts is cut into blocks x
+// blocks blocks, word n into block n mod blocks; the records of block (r, c) lie from offsets[r blocks + c] on.
+struct GloveTrain {
+  int64_t words, width, blocks;
+  float lr;
+  uint64_t seed;           // of the order of blocks and records
+  const int64_t* offsets;  // [blocks^2 + 1]
+  const int32_t* pairs;    // [records, 2], word and context
+  const float* targets;    // [records, 2], log x and f(x)
+  float* word_rows;        // [words, 2, width]: vector, accumulators
+  float* context_rows;     // [words, 2, width]
+  double* losses;          // [blocks], sums of f(x) d^2 / 2
+};
+
+struct GloveKernels {
+  void (*train)(const GloveTrain&, const Parallel&);
+};
+
 }  // namespace cisdl

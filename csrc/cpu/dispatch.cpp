@@ -17,6 +17,7 @@
   extern "C" const cisdl::RecurrentFamily* cisdl_recurrent_##isa();     \
   extern "C" const cisdl::ElementwiseFamily* cisdl_elementwise_##isa(); \
   extern "C" const cisdl::Word2VecKernels* cisdl_word2vec_##isa();      \
+  extern "C" const cisdl::GloveKernels* cisdl_glove_##isa();            \
   extern "C" const cisdl::PeakKernels* cisdl_peak_##isa();
 CISDL_FOR_EACH_ISA(CISDL_DECLARE)
 
@@ -62,6 +63,7 @@ struct Isa {
   const RecurrentFamily* (*recurrent)();
   const ElementwiseFamily* (*elementwise)();
   const Word2VecKernels* (*word2vec)();
+  const GloveKernels* (*glove)();
   const PeakKernels* (*peak)();
 };
 
@@ -74,6 +76,7 @@ struct Isa {
    cisdl_recurrent_##isa,   \
    cisdl_elementwise_##isa, \
    cisdl_word2vec_##isa,    \
+   cisdl_glove_##isa,       \
    cisdl_peak_##isa},
 constexpr Isa kIsas[] = {CISDL_FOR_EACH_ISA(CISDL_ENTRY)};
 
@@ -200,6 +203,7 @@ const LstmCellFamily& lstm_cell_kernels() { return *isa().lstm_cell(); }
 const RecurrentFamily& recurrent_kernels() { return *isa().recurrent(); }
 const ElementwiseFamily& elementwise_kernels() { return *isa().elementwise(); }
 const Word2VecKernels& word2vec_kernels() { return *isa().word2vec(); }
+const GloveKernels& glove_kernels() { return *isa().glove(); }
 const PeakKernels& peak_kernels() { return *isa().peak(); }
 
 std::vector<std::string> implementations(Op op) {

@@ -7,5 +7,6 @@
 namespace cisdl {
 
 const Word2VecKernels& word2vec_kernels();
+const GloveKernels& glove_kernels();
 
 }  // namespace cisdl

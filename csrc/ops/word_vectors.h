@@ -6,7 +6,7 @@
 
 #include "../cpu/word_vector_kernels.h"
 #include "common.h"
-#include "word_vector_rows.h"
+#include "word_vector_functions.h"
 
 namespace cisdl::ops {
 
@@ -27,6 +27,16 @@ void check_rows(const char* op, const char* name, const Tensor& t) {
   TORCH_CHECK(t.is_contiguous(), op, ": ", name, ": expected a contiguous tensor, got strides ", t.sym_strides());
   TORCH_CHECK(sizes_of<I>(t)[0] <= std::numeric_limits<int32_t>::max(), op, ": ", name, ": expected at most ",
               std::numeric_limits<int32_t>::max(), " words, got ", sizes_of<I>(t)[0]);
+}
+
+// Two numbers a record.
+template <class I>
+void check_pairs(const char* op, const char* name, const Tensor& t, at::ScalarType type) {
+  TORCH_CHECK(t.scalar_type() == type, op, ": ", name, ": expected dtype ", dtype_name(type), ", got ",
+              dtype_name(t.scalar_type()));
+  TORCH_CHECK(t.dim() == 2 && sizes_of<I>(t)[1] == 2, op, ": ", name, ": expected shape [records, 2], got ",
+              sizes_of<I>(t));
+  TORCH_CHECK(t.is_contiguous(), op, ": ", name, ": expected a contiguous tensor, got strides ", t.sym_strides());
 }
 
 inline void check_from(const char* op, const char* name, int64_t value, int64_t least, int64_t most) {

@@ -289,6 +289,25 @@ def _word2vec() -> list[Sample]:
     ]
 
 
+def _glove() -> list[Sample]:
+    pairs = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.int32)
+    return [
+        Sample(
+            "glove_train",
+            {
+                "word_rows": torch.full((2, 2, 5), 0.5),
+                "context_rows": torch.ones(2, 2, 5),
+                "offsets": torch.tensor([0, 1, 2, 3, 4]),
+                "pairs": pairs,
+                "targets": torch.ones(4, 2),
+                "blocks": 2,
+                "lr": 0.1,
+                "seed": 3,
+            },
+        ),
+    ]
+
+
 def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Sample]:
     """At least one call of every operator."""
     families = (
@@ -301,4 +320,4 @@ def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Samp
         _cells,
         _layers,
     )
-    return [sample for family in families for sample in family(dtype, grad)] + _word2vec()
+    return [sample for family in families for sample in family(dtype, grad)] + _word2vec() + _glove()

@@ -259,7 +259,10 @@ TENSOR_ARGUMENTS = [
 # Forward ops that take images of any size and number of channels.
 ANY_SIZE = ("max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d")
 # Vectors of any length.
-ANY_LENGTH = (("word2vec_train", "tokens"), ("word2vec_train", "random_state"))
+ANY_LENGTH = (
+    ("word2vec_train", "tokens"),
+    ("word2vec_train", "random_state"),
+)
 
 
 @pytest.mark.parametrize(("sample", "name"), TENSOR_ARGUMENTS)
