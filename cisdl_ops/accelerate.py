@@ -17,7 +17,9 @@ from cisdl_ops.nn.containers import Sequential, has_pairs
 Module = TypeVar("Module", bound=torch.nn.Module)
 Kind = type[torch.nn.Module]
 
-SWAPS: dict[Kind, Kind] = {getattr(torch.nn, name): getattr(nn, name) for name in nn.__all__}
+SWAPS: dict[Kind, Kind] = {
+    getattr(torch.nn, name): getattr(nn, name) for name in nn.__all__ if name != "Sequential"
+}
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

@@ -4,6 +4,7 @@ Each is a subclass of its namesake in ``torch.nn``, but for ``LSTM``, ``GRU`` an
 ``torch.nn.RNNBase`` as torch's do, because ``torch.compile`` refuses whatever derives from ``torch.nn.LSTM``.
 """
 
+from cisdl_ops.nn.containers import Sequential
 from cisdl_ops.nn.layers import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
@@ -35,4 +36,5 @@ __all__: list[str] = [
     "Linear",
     "MaxPool2d",
     "RNNCell",
+    "Sequential",
 ]

@@ -31,7 +31,9 @@ class Backend:
     ConvTranspose2d: type[nn.ConvTranspose2d]
     MaxPool2d: Callable[..., nn.MaxPool2d]
     AvgPool2d: type[nn.AvgPool2d]
+    AdaptiveAvgPool2d: type[nn.AdaptiveAvgPool2d]
     LSTMCell: type[nn.LSTMCell]
+    Sequential: type[nn.Sequential]
 
 
 def get(name: str) -> Backend:

@@ -23,6 +23,7 @@ SHAPES = {
     "autoencoder": (1, 8, 8),
     "denoising-autoencoder": (1, 8, 8),
     "lenet": (1, 28, 28),
+    "alexnet": (1, 64, 64),
     "lstm": (1, 8, 8),
 }
 PARAMETERS = {
@@ -30,6 +31,7 @@ PARAMETERS = {
     "autoencoder": 83024,
     "denoising-autoencoder": 56817,
     "lenet": 61706,
+    "alexnet": 20329162,
     "lstm": 71946,
 }
 
@@ -62,12 +64,34 @@ def test_one_seed_gives_both_backends_the_same_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_our_backend_uses_our_layers_only(name: str) -> None:
-    kinds = {
-        type(module).__module__.split(".")[0]
-        for module in build(name, "cisdl").modules()
-        if not list(module.children())
+    """All but what has no arithmetic of its own to speak of."""
+    for module in build(name, "cisdl").modules():
+        if not list(module.children()) and not isinstance(module, nn.ReLU | nn.Dropout):
+            assert type(module).__module__.split(".")[0] == "cisdl_ops"
+
+
+def test_alexnet_is_torchvisions_and_takes_what_can_be_pooled() -> None:
+    """Names and shapes of torchvision's state_dict (0.21), for images of 224 x 224 and 1000 classes."""
+    shapes = {
+        "features.0": (64, 3, 11, 11),
+        "features.3": (192, 64, 5, 5),
+        "features.6": (384, 192, 3, 3),
+        "features.8": (256, 384, 3, 3),
+        "features.10": (256, 256, 3, 3),
+        "classifier.1": (4096, 9216),
+        "classifier.4": (4096, 4096),
+        "classifier.6": (1000, 4096),
     }
-    assert kinds == {"cisdl_ops"}
+    entry, ops = registry.get("alexnet"), backend.get("torch")
+    with torch.device("meta"):
+        model = entry.build(ops, (3, 224, 224), classes=1000)
+    weights = {name: tuple(value.shape) for name, value in model.state_dict().items() if value.dim() > 1}
+    assert weights == {f"{name}.weight": shape for name, shape in shapes.items()}
+    for size in (63, 64, 95, 127):
+        with torch.device("meta"):
+            assert entry.build(ops, (1, size, size), classes=3)(torch.empty(2, 1, size, size)).shape == (2, 3)
+    with pytest.raises(UsageError, match="63 x 63 pixels or more, got 62 x 64; try --image-size 64"):
+        entry.build(ops, (1, 62, 64), classes=3)
 
 
 @pytest.mark.parametrize("pooling", registry.POOLINGS)

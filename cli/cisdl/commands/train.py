@@ -57,6 +57,12 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     type=click.Choice(SCALES),
     help="Pixels as they are, in [0, 1], or with mean 0 and deviation 1.  [default: by model and data]",
 )
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Resize images to N x N pixels.  [default: by model]",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most N images of each part.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N")
@@ -89,6 +95,12 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     type=click.FloatRange(min=0, min_open=True),
     metavar="S",
     help=f"Its deviation, for pixels in [0, 1] ({having('noise')}).",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="P",
+    help=f"Probability of leaving a number out ({having('dropout')}).",
 )
 @click.option(
     "--width",
@@ -126,6 +138,7 @@ def train(
     data: str | None,
     data_dir: str | None,
     scale: str | None,
+    image_size: int | None,
     limit: int | None,
     epochs: int | None,
     batch_size: int | None,
@@ -139,6 +152,7 @@ def train(
     code: int | None,
     noise: float | None,
     width: int | None,
+    dropout: float | None,
     backend: str,
     device: str,
     threads: int | None,
@@ -160,7 +174,14 @@ def train(
       cisdl train denoising-autoencoder --noise 0.5
     """
     options = model_options(
-        model, hidden=hidden, activation=activation, pooling=pooling, code=code, noise=noise, width=width
+        model,
+        hidden=hidden,
+        activation=activation,
+        pooling=pooling,
+        code=code,
+        noise=noise,
+        width=width,
+        dropout=dropout,
     )
     if momentum is not None and (optimizer or model.optimizer) != "momentum":
         raise UsageError(
@@ -181,6 +202,7 @@ def train(
         data=data,
         data_dir=data_dir,
         scale=scale,
+        image_size=image_size,
         limit=limit,
         epochs=epochs,
         batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""filters.png and feature_maps.png: what LeNet's convolutions learned, and what they make of one image."""
+"""filters.png and feature_maps.png: what convolutions learned, and what LeNet's make of one image."""
 
 from __future__ import annotations
 
@@ -46,6 +46,17 @@ def draw_filters(path: Path, title: str, model: LeNet) -> None:
         bottom.set_xlabel("output channel", color=style.FAINT)
         rows = second.shape[0]
         bottom.set_yticks(centres(rows, 5, 1), [str(number + 1) for number in range(rows)])
+
+
+def draw_first_filters(path: Path, title: str, weight: Tensor) -> None:
+    """The first layer's filters (output channels, channels, height, width), a mean over channels."""
+    filters = weight.detach().numpy().mean(1)
+    columns = 16 if len(filters) % 16 == 0 else len(filters)
+    with style.figure(path, 10.5, 0.75 * len(filters) / columns + 1.2, title) as fig:
+        axes = fig.add_subplot()
+        count, height, width = filters.shape
+        axes.set_title(f"first layer: {count} filters of {height} x {width}", fontweight="normal")
+        draw_weights(axes, filters.reshape(-1, columns, height, width))
 
 
 def draw_weights(axes: Axes, weights: np.ndarray) -> None:

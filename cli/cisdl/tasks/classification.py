@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cisdl.backend import Backend
 from cisdl.data.batches import batches
 from cisdl.data.images import Part
+from cisdl.models.alexnet import AlexNet
 from cisdl.models.lenet import LeNet
 from cisdl.models.registry import ModelEntry
 from cisdl.tasks.base import Curve, Evaluation, Pictures, Step
@@ -80,33 +81,29 @@ class Classification(ImageTask):
         return classify(model, self.images.parts()[part])
 
     def draw(self, model: nn.Module, evaluation: Evaluation, pictures: Pictures) -> None:
+        """Which classes are taken for which, the worst mistakes, and what convolutions learned."""
+        from cisdl.report import confusion, convolutions, mistakes
+
         assert isinstance(evaluation, Classified)
+        folder, title, judged_on = pictures
+        part, scores, names = self.images.parts()[judged_on], evaluation.scores, self.images.class_names
+        predicted = scores.argmax(1)
+        counts = confusion.matrix(part.labels.numpy(), predicted.numpy(), len(names))
+        heading = f"{title}: {evaluation.correct:,} of {evaluation.total:,} {judged_on} images right"
+        confusion.draw(folder / "confusion.png", heading, counts, names)
+        mistakes.draw(folder / "mistakes.png", title, part.images, scores, part.labels, names)
+        filters = f"{title}: the filters it learned"
+        if isinstance(model, AlexNet):
+            weight = model.state_dict()["features.0.weight"]
+            convolutions.draw_first_filters(folder / "filters.png", filters, weight)
         if isinstance(model, LeNet):
-            draw_convolutional(model, self, evaluation, pictures)
-
-
-def draw_convolutional(
-    model: LeNet, task: Classification, evaluation: Classified, pictures: Pictures
-) -> None:
-    """Which classes are mistaken for which, what the filters look like, and one image on its way through."""
-    from cisdl.report import confusion, convolutions, mistakes
-
-    title, judged_on, names = pictures.title, pictures.judged_on, task.images.class_names
-    part, scores = task.images.parts()[judged_on], evaluation.scores
-    predicted = scores.argmax(1)
-    counts = confusion.matrix(part.labels.numpy(), predicted.numpy(), len(names))
-    heading = f"{title}: {evaluation.correct:,} of {evaluation.total:,} {judged_on} images right"
-    confusion.draw(pictures.folder / "confusion.png", heading, counts, names)
-    convolutions.draw_filters(pictures.folder / "filters.png", f"{title}: the filters it learned", model)
-    mistakes.draw(pictures.folder / "mistakes.png", title, part.images, scores, part.labels, names)
-
-    right = (part.labels == predicted).nonzero().flatten()
-    shown = int(right[0]) if len(right) else 0
-    name = names[int(part.labels[shown])]
-    heading = f"{title}: a {judged_on} image of “{name}” on its way through the network"
-    convolutions.draw_feature_maps(
-        pictures.folder / "feature_maps.png", heading, model, part.images[shown], names
-    )
+            convolutions.draw_filters(folder / "filters.png", filters, model)
+            right = (part.labels == predicted).nonzero().flatten()
+            shown = int(right[0]) if len(right) else 0
+            name = names[int(part.labels[shown])]
+            heading = f"{title}: a {judged_on} image of “{name}” on its way through the network"
+            path = folder / "feature_maps.png"
+            convolutions.draw_feature_maps(path, heading, model, part.images[shown], names)
 
 
 def load(entry: ModelEntry, config: TrainConfig) -> Classification:

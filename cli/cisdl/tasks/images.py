@@ -21,7 +21,7 @@ class ImageTask(Task):
     def __init__(self, entry: ModelEntry, config: TrainConfig) -> None:
         super().__init__(entry, config)
         data = registry.load(config.data, config.data_dir, config.seed)
-        self.images = data.limited(config.limit).resized(entry.image_size).scaled(config.scale)
+        self.images = data.limited(config.limit).resized(config.image_size).scaled(config.scale)
 
     @property
     def data(self) -> ImageData:

@@ -26,6 +26,8 @@ class TrainConfig:
     data: str
     data_dir: str | None
     scale: str
+    image_size: int | None
+    """Images are resized to that many rows and columns; None takes them as they come."""
     limit: int | None
     epochs: int
     batch_size: int
@@ -61,6 +63,7 @@ def configure(entry: ModelEntry, **given: Any) -> TrainConfig:
         "data": data,
         "data_dir": None,
         "scale": entry.scale or of_data,
+        "image_size": entry.image_size,
         "limit": None,
         "epochs": entry.epochs,
         "batch_size": entry.batch_size,
