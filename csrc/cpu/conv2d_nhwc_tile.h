@@ -125,9 +125,15 @@ struct PixelWalk {
   int64_t b_image, b_row, b_col;
 };
 
+// Pixels from a request for a line in L1 to its use.
+constexpr int64_t kPixelsAhead = 16;
+
 // a, b: the first pixel's values, MR and cols <= NV*W of them. Partial: fewer columns than NV*W may be read.
+// Neither side is read in order: with every pixel the lines of a later one are asked for, from L2, and two lines
+// of the pixels to come after these, from memory.
 template <class T, int MR, int NV, bool Partial>
-void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutput<T>& out, int64_t cols) {
+void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutput<T>& out, int64_t cols,
+                  TileAhead ahead) {
   constexpr int W = kWidth<T>;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
@@ -140,6 +146,14 @@ void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutpu
       const T* pa = a + n * walk.a_image + y * walk.a_row;
       const T* pb = b + n * walk.b_image + y * walk.b_row;
       for (int64_t x = 0; x < walk.cols; ++x, pa += walk.a_col, pb += walk.b_col) {
+        __builtin_prefetch(pa + kPixelsAhead * walk.a_col, 0, 3);
+        __builtin_prefetch(pa + kPixelsAhead * walk.a_col + MR - 1, 0, 3);
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) __builtin_prefetch(pb + kPixelsAhead * walk.b_col + v * W, 0, 3);
+        __builtin_prefetch(ahead.input, 0, 2);
+        __builtin_prefetch(ahead.output, 0, 2);
+        ahead.input += ahead.input_step;
+        ahead.output += ahead.output_step;
         Vec<T> bv[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v)
@@ -159,11 +173,11 @@ void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutpu
 // product_tile for `rows` values of a, 1 <= rows <= kTileRows.
 template <class T, int NV, bool Partial, int MR = kTileRows>
 CISDL_INLINE void product_tile_rows(int64_t rows, const PixelWalk& walk, const T* a, const T* b,
-                                    const TileOutput<T>& out, int64_t cols) {
+                                    const TileOutput<T>& out, int64_t cols, const TileAhead& ahead) {
   if (rows == MR) {
-    product_tile<T, MR, NV, Partial>(walk, a, b, out, cols);
+    product_tile<T, MR, NV, Partial>(walk, a, b, out, cols, ahead);
   } else if constexpr (MR > 1) {
-    product_tile_rows<T, NV, Partial, MR - 1>(rows, walk, a, b, out, cols);
+    product_tile_rows<T, NV, Partial, MR - 1>(rows, walk, a, b, out, cols, ahead);
   }
 }
 

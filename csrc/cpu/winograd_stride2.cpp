@@ -336,11 +336,11 @@ void add_products(int64_t tiles, int64_t rows, const float* z, int64_t ldz, int6
         const TileOutput<float> out{sums + (point * rows + row) * stride + lane, stride, accumulate};
         const float *a = z + point * tiles * ldz + row, *b = v + point * tiles * ldv + lane;
         if (cols == kPanel)
-          product_tile_rows<float, kTileVectors, false>(count, walk, a, b, out, cols);
+          product_tile_rows<float, kTileVectors, false>(count, walk, a, b, out, cols, TileAhead::nothing(a));
         else if (cols > W)
-          product_tile_rows<float, kTileVectors, true>(count, walk, a, b, out, cols);
+          product_tile_rows<float, kTileVectors, true>(count, walk, a, b, out, cols, TileAhead::nothing(a));
         else
-          product_tile_rows<float, 1, true>(count, walk, a, b, out, cols);
+          product_tile_rows<float, 1, true>(count, walk, a, b, out, cols, TileAhead::nothing(a));
       }
 }
 
