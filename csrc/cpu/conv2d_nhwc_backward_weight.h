@@ -10,8 +10,8 @@
 // the rows below a chunk of pixels are first copied into a band with zeros around.
 //
 // The pixels are cut into chunks of at most about kMaxChain; a chunk's dy and input stay in L2 while all tiles
-// pass, and a tile adds to dw in memory. Mapping: threads share the tiles of dw, each takes all chunks in order,
-// so the order of every sum is fixed.
+// pass, and a tile adds to dw in memory. Meanwhile the tiles, a share each, ask for the next chunk. Mapping:
+// threads share the tiles of dw, each takes all chunks in order, so the order of every sum is fixed.
 #pragma once
 
 #include "column_sums.h"
@@ -131,6 +131,8 @@ struct WeightGradient {
     const int64_t rows = tiles.rows * (row_tile + 1) / tiles.row_tiles - row0;
     const int64_t lane0 = panel * kTileCols<T>;
     const int64_t cols = tiles.lanes - lane0 < kTileCols<T> ? tiles.lanes - lane0 : int64_t{kTileCols<T>};
+    const TileAhead ahead =
+        next_chunk(chunk, ((group * tiles.strips + strip) * tiles.panels + panel) * tiles.row_tiles + row_tile);
     PixelWalk walk{chunk.images, y1 - y0, x1 - x0, g_image, g_row, p.out_channels, x_image, x_row, x_col};
     TileOutput<T> out;
     out.accumulate = accumulate;
@@ -139,22 +141,35 @@ struct WeightGradient {
       walk = {chunk.images, y1 - y0, x1 - x0, x_image, x_row, x_col, g_image, g_row, p.out_channels};
       out.ldc = tiles.k;
       out.c = to + ((group * tiles.strips + strip) * tiles.strip + row0) * out.ldc + lane0;
-      product(walk, x + row0, g + lane0, out, rows, cols);
+      product(walk, x + row0, g + lane0, out, rows, cols, ahead);
     } else {
       out.ldc = tiles.strips * tiles.strip;
       out.c = to + (group * tiles.k + row0) * out.ldc + strip * tiles.strip + lane0;
-      product(walk, g + row0, x + lane0, out, rows, cols);
+      product(walk, g + row0, x + lane0, out, rows, cols, ahead);
     }
   }
 
+  // Tile `i`'s share of what the chunk after this one reads: pixels are in order from chunk to chunk.
+  TileAhead next_chunk(const PixelChunk& chunk, int64_t i) const {
+    const int64_t pixels = chunk.images * chunk.rows * chunk.cols, scale = p.stride_h * p.stride_w;
+    const int64_t x =
+        ((chunk.n * p.in_h + chunk.y * p.stride_h) * p.in_w + chunk.x * p.stride_w + pixels * scale) *
+        p.in_channels;
+    const int64_t g = ((chunk.n * p.out_h + chunk.y) * p.out_w + chunk.x + pixels) * p.out_channels;
+    const int64_t share_x = scale * p.in_channels * int64_t{sizeof(T)} / tiles.count();  // bytes, of one pixel
+    const int64_t share_g = p.out_channels * int64_t{sizeof(T)} / tiles.count();
+    return {reinterpret_cast<const char*>(input + x) + pixels * share_x * i,
+            reinterpret_cast<const char*>(grad + g) + pixels * share_g * i, share_x, share_g};
+  }
+
   static void product(const PixelWalk& walk, const T* a, const T* b, const TileOutput<T>& out, int64_t rows,
-                      int64_t cols) {
+                      int64_t cols, const TileAhead& ahead) {
     if (cols == kTileCols<T>)
-      product_tile_rows<T, kTileVectors, false>(rows, walk, a, b, out, cols);
+      product_tile_rows<T, kTileVectors, false>(rows, walk, a, b, out, cols, ahead);
     else if (cols > kWidth<T>)
-      product_tile_rows<T, kTileVectors, true>(rows, walk, a, b, out, cols);
+      product_tile_rows<T, kTileVectors, true>(rows, walk, a, b, out, cols, ahead);
     else
-      product_tile_rows<T, 1, true>(rows, walk, a, b, out, cols);
+      product_tile_rows<T, 1, true>(rows, walk, a, b, out, cols, ahead);
   }
 
   void copy_bands(const PixelChunk& chunk, T* band) const {

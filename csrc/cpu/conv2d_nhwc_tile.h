@@ -5,6 +5,9 @@
 //               x[pixel][run.offset + kk] * w[kk][out channel]. The pixels are neighbours in one output row, so
 //               they lie a fixed distance apart; a run is a stretch of contiguous input values under all of them
 //               (the channels of a tap, or of a row of taps). Weights are packed in the order of the runs.
+//               What the next tile reads and writes is asked for by the way, a line of each with every step of a
+//               sum: pixels come from memory once and sums are short, so the multiply-adds of one tile are just
+//               enough to hide the lines of the next, and a burst of requests would stall them.
 // product_tile  gradient to the weight: C[i][j] = sum over pixels of a[pixel][i] * b[pixel][j], where a and b step
 //               from pixel to pixel by fixed distances: a row of i's is broadcast, a row of j's is a vector load.
 #pragma once
@@ -18,6 +21,18 @@ namespace {
 // weight that its first value meets.
 struct PixelRun {
   int64_t offset, length, weight_row;
+};
+
+// Two stretches of memory to bring into the cache during one tile, so many bytes further with every step of its
+// sum. They may lie outside every array: a prefetch never faults.
+struct TileAhead {
+  const char *input, *output;
+  int64_t input_step, output_step;
+
+  // Nothing to ask for: some line that is in the cache anyway, again and again.
+  static TileAhead nothing(const void* cached) {
+    return {static_cast<const char*>(cached), static_cast<const char*>(cached), 0, 0};
+  }
 };
 
 // Row i of a matrix with byte stride `step`; groups of three rows share a base pointer, so that all addresses are
@@ -50,7 +65,7 @@ struct RowPointers {
 // x: the first pixel, the others lda apart; weight: packed [rows][NV*W].
 template <class T, int MR, int NV>
 void pixel_tile(const PixelRun* runs, int64_t num_runs, const T* x, int64_t lda, const T* weight,
-                const TileOutput<T>& out, int64_t cols) {
+                const TileOutput<T>& out, int64_t cols, TileAhead ahead) {
   constexpr int W = kWidth<T>, kUnroll = 4;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
@@ -61,6 +76,10 @@ void pixel_tile(const PixelRun* runs, int64_t num_runs, const T* x, int64_t lda,
     RowPointers<T, MR> rows(x + runs[run].offset, lda);
     const T* w = weight + runs[run].weight_row * (NV * W);
     auto step = [&](int u) __attribute__((always_inline)) {
+      __builtin_prefetch(ahead.input, 0, 3);
+      __builtin_prefetch(ahead.output, 1, 3);
+      ahead.input += ahead.input_step;
+      ahead.output += ahead.output_step;
       Vec<T> bv[NV];
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) bv[v] = load(w + (u * NV + v) * W);
@@ -90,11 +109,12 @@ void pixel_tile(const PixelRun* runs, int64_t num_runs, const T* x, int64_t lda,
 // pixel_tile for `rows` pixels, 1 <= rows <= kTileRows.
 template <class T, int NV, int MR = kTileRows>
 CISDL_INLINE void pixel_tile_rows(int64_t rows, const PixelRun* runs, int64_t num_runs, const T* x, int64_t lda,
-                                  const T* weight, const TileOutput<T>& out, int64_t cols) {
+                                  const T* weight, const TileOutput<T>& out, int64_t cols,
+                                  const TileAhead& ahead) {
   if (rows == MR) {
-    pixel_tile<T, MR, NV>(runs, num_runs, x, lda, weight, out, cols);
+    pixel_tile<T, MR, NV>(runs, num_runs, x, lda, weight, out, cols, ahead);
   } else if constexpr (MR > 1) {
-    pixel_tile_rows<T, NV, MR - 1>(rows, runs, num_runs, x, lda, weight, out, cols);
+    pixel_tile_rows<T, NV, MR - 1>(rows, runs, num_runs, x, lda, weight, out, cols, ahead);
   }
 }
 
@@ -105,9 +125,15 @@ struct PixelWalk {
   int64_t b_image, b_row, b_col;
 };
 
+// Pixels from a request for a line in L1 to its use.
+constexpr int64_t kPixelsAhead = 16;
+
 // a, b: the first pixel's values, MR and cols <= NV*W of them. Partial: fewer columns than NV*W may be read.
+// Neither side is read in order: with every pixel the lines of a later one are asked for, from L2, and two lines
+// of the pixels to come after these, from memory.
 template <class T, int MR, int NV, bool Partial>
-void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutput<T>& out, int64_t cols) {
+void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutput<T>& out, int64_t cols,
+                  TileAhead ahead) {
   constexpr int W = kWidth<T>;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
@@ -120,6 +146,14 @@ void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutpu
       const T* pa = a + n * walk.a_image + y * walk.a_row;
       const T* pb = b + n * walk.b_image + y * walk.b_row;
       for (int64_t x = 0; x < walk.cols; ++x, pa += walk.a_col, pb += walk.b_col) {
+        __builtin_prefetch(pa + kPixelsAhead * walk.a_col, 0, 3);
+        __builtin_prefetch(pa + kPixelsAhead * walk.a_col + MR - 1, 0, 3);
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) __builtin_prefetch(pb + kPixelsAhead * walk.b_col + v * W, 0, 3);
+        __builtin_prefetch(ahead.input, 0, 2);
+        __builtin_prefetch(ahead.output, 0, 2);
+        ahead.input += ahead.input_step;
+        ahead.output += ahead.output_step;
         Vec<T> bv[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v)
@@ -139,11 +173,11 @@ void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutpu
 // product_tile for `rows` values of a, 1 <= rows <= kTileRows.
 template <class T, int NV, bool Partial, int MR = kTileRows>
 CISDL_INLINE void product_tile_rows(int64_t rows, const PixelWalk& walk, const T* a, const T* b,
-                                    const TileOutput<T>& out, int64_t cols) {
+                                    const TileOutput<T>& out, int64_t cols, const TileAhead& ahead) {
   if (rows == MR) {
-    product_tile<T, MR, NV, Partial>(walk, a, b, out, cols);
+    product_tile<T, MR, NV, Partial>(walk, a, b, out, cols, ahead);
   } else if constexpr (MR > 1) {
-    product_tile_rows<T, NV, Partial, MR - 1>(rows, walk, a, b, out, cols);
+    product_tile_rows<T, NV, Partial, MR - 1>(rows, walk, a, b, out, cols, ahead);
   }
 }
 

@@ -404,16 +404,19 @@ void conv2d_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel&
     }
 }
 
-// In channels_last only a pointwise one of many channels: otherwise reading in place is as fast or faster
-// (conv2d_nhwc_backward_weight.h). 512 to 512 channels on 14x14: 5.5 ms for 6.7; 128 to 128 on 56x56: 7.3 for 7.8;
-// 64 to 128: 4.3 for 4.0.
-constexpr int64_t kPackedChannels = 128;
+// In channels_last only a pointwise one of many channels: reading in place is faster
+// (conv2d_nhwc_backward_weight.h) until the pixels of a chunk, some KB apart, meet in few sets of the L1 cache and
+// the sums fill L2. Measured, GF/s packed for in place, with vectors of 512 bits: 256 to 256 channels on 28x28 134
+// for 157, 256 to 512 on 14x14 139 for 142, 512 to 512 146 for 134; of 256 bits: 128 to 256 on 28x28 63 for 68,
+// 512 to 128 69 for 62.
+constexpr int64_t kPackedChannels = 128, kPackedProducts = kNumRegisters == 32 ? 512 * 512 : 256 * 256;
 
 template <class T>
 bool conv2d_packed_gemm_backward_weight_applies(const Conv2dBackwardWeight<T>& args) {
   const Conv2dProblem& p = args.p;
-  return args.layout == Layout::nchw || (p.groups == 1 && is_pointwise(p) && p.in_channels >= kPackedChannels &&
-                                         p.out_channels >= kPackedChannels);
+  return args.layout == Layout::nchw ||
+         (p.groups == 1 && is_pointwise(p) && p.in_channels >= kPackedChannels &&
+          p.out_channels >= kPackedChannels && p.in_channels * p.out_channels >= kPackedProducts);
 }
 
 template <class T>
