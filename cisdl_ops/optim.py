@@ -8,11 +8,13 @@ functions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import adam as torch_adam
+from torch.optim import optimizer as torch_optimizer
 from torch.optim import sgd as torch_sgd
 
 from cisdl_ops._load import _C
@@ -22,9 +24,44 @@ __all__ = ["SGD", "Adam", "AdamW"]
 Group = dict[str, Any]
 
 
+def _framed_if_watched(step: Callable[..., Any]) -> Callable[..., Any]:
+    """``step`` inside what torch puts around it, hooks and a record for the profiler, where either is there.
+
+    That frame costs as much as the arithmetic of a small network's step.
+    """
+    framed = torch.optim.Optimizer.profile_hook_step(step)
+
+    @wraps(step)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if (
+            torch._C._autograd._profiler_enabled()
+            or self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or torch_optimizer._global_optimizer_pre_hooks
+            or torch_optimizer._global_optimizer_post_hooks
+        ):
+            return framed(self, *args, **kwargs)
+        result = step(self, *args, **kwargs)
+        self._optimizer_step_code()
+        return result
+
+    wrapper.hooked = True  # type: ignore[attr-defined]  # so that torch leaves it as it is
+    return wrapper
+
+
 class _GroupByGroup(torch.optim.Optimizer):
     """A step of torch's optimisers, of which each group is done by ``_step_group``."""
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Resets all gradients; see ``torch.optim.Optimizer.zero_grad``."""
+        if not set_to_none or torch._C._autograd._profiler_enabled() or torch.compiler.is_compiling():
+            super().zero_grad(set_to_none)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    @_framed_if_watched
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Performs one step; ``closure`` computes the loss anew, which is returned."""
         loss = None

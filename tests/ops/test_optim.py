@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import cisdl_ops
 from tests.ops.running import DTYPES
@@ -90,6 +91,32 @@ def test_closures_hooks_and_threads() -> None:
     assert called == [1]
     assert w.unique().numel() == 1
     assert w[0] < 1
+
+
+def test_who_watches_a_step_sees_it() -> None:
+    """The profiler, hooks on all optimisers, a scheduler; and gradients may be kept as zeros."""
+    w = torch.ones(3, requires_grad=True)
+    optimizer = cisdl_ops.optim.SGD([w], lr=0.5)
+    w.grad = torch.ones(3)
+    with torch.profiler.profile() as profiler:
+        optimizer.step()
+        optimizer.zero_grad()
+    names = {event.name for event in profiler.events()}
+    assert {"Optimizer.step#SGD.step", "Optimizer.zero_grad#SGD.zero_grad"} <= names
+    assert w.grad is None
+
+    w.grad = torch.ones(3)
+    seen: list[object] = []
+    handle = register_optimizer_step_pre_hook(lambda which, *_: seen.append(which))
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    optimizer.step()
+    scheduler.step()
+    handle.remove()
+    assert seen == [optimizer]
+    optimizer.step()
+    assert (w == 1 - 0.5 - 0.5 - 0.25).all()
+    optimizer.zero_grad(set_to_none=False)
+    assert (w.grad == 0).all()
 
 
 @pytest.mark.parametrize("name", ["Adam", "SGD"])
