@@ -165,11 +165,11 @@ struct WeightGradient {
   static void product(const PixelWalk& walk, const T* a, const T* b, const TileOutput<T>& out, int64_t rows,
                       int64_t cols, const TileAhead& ahead) {
     if (cols == kTileCols<T>)
-      product_tile_rows<T, kTileVectors, false>(rows, walk, a, b, out, cols, ahead);
+      product_tile_rows<T, kTileVectors, false, true>(rows, walk, a, b, out, cols, ahead);
     else if (cols > kWidth<T>)
-      product_tile_rows<T, kTileVectors, true>(rows, walk, a, b, out, cols, ahead);
+      product_tile_rows<T, kTileVectors, true, true>(rows, walk, a, b, out, cols, ahead);
     else
-      product_tile_rows<T, 1, true>(rows, walk, a, b, out, cols, ahead);
+      product_tile_rows<T, 1, true, true>(rows, walk, a, b, out, cols, ahead);
   }
 
   void copy_bands(const PixelChunk& chunk, T* band) const {

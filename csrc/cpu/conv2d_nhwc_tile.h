@@ -28,11 +28,6 @@ struct PixelRun {
 struct TileAhead {
   const char *input, *output;
   int64_t input_step, output_step;
-
-  // Nothing to ask for: some line that is in the cache anyway, again and again.
-  static TileAhead nothing(const void* cached) {
-    return {static_cast<const char*>(cached), static_cast<const char*>(cached), 0, 0};
-  }
 };
 
 // Row i of a matrix with byte stride `step`; groups of three rows share a base pointer, so that all addresses are
@@ -63,7 +58,7 @@ struct RowPointers {
 };
 
 // x: the first pixel, the others lda apart; weight: packed [rows][NV*W].
-template <class T, int MR, int NV>
+template <class T, int MR, int NV, bool kAhead>
 void pixel_tile(const PixelRun* runs, int64_t num_runs, const T* x, int64_t lda, const T* weight,
                 const TileOutput<T>& out, int64_t cols, TileAhead ahead) {
   constexpr int W = kWidth<T>, kUnroll = 4;
@@ -76,10 +71,12 @@ void pixel_tile(const PixelRun* runs, int64_t num_runs, const T* x, int64_t lda,
     RowPointers<T, MR> rows(x + runs[run].offset, lda);
     const T* w = weight + runs[run].weight_row * (NV * W);
     auto step = [&](int u) __attribute__((always_inline)) {
-      __builtin_prefetch(ahead.input, 0, 3);
-      __builtin_prefetch(ahead.output, 1, 3);
-      ahead.input += ahead.input_step;
-      ahead.output += ahead.output_step;
+      if constexpr (kAhead) {
+        __builtin_prefetch(ahead.input, 0, 3);
+        __builtin_prefetch(ahead.output, 1, 3);
+        ahead.input += ahead.input_step;
+        ahead.output += ahead.output_step;
+      }
       Vec<T> bv[NV];
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) bv[v] = load(w + (u * NV + v) * W);
@@ -107,14 +104,14 @@ void pixel_tile(const PixelRun* runs, int64_t num_runs, const T* x, int64_t lda,
 }
 
 // pixel_tile for `rows` pixels, 1 <= rows <= kTileRows.
-template <class T, int NV, int MR = kTileRows>
+template <class T, int NV, bool kAhead, int MR = kTileRows>
 CISDL_INLINE void pixel_tile_rows(int64_t rows, const PixelRun* runs, int64_t num_runs, const T* x, int64_t lda,
                                   const T* weight, const TileOutput<T>& out, int64_t cols,
                                   const TileAhead& ahead) {
   if (rows == MR) {
-    pixel_tile<T, MR, NV>(runs, num_runs, x, lda, weight, out, cols, ahead);
+    pixel_tile<T, MR, NV, kAhead>(runs, num_runs, x, lda, weight, out, cols, ahead);
   } else if constexpr (MR > 1) {
-    pixel_tile_rows<T, NV, MR - 1>(rows, runs, num_runs, x, lda, weight, out, cols, ahead);
+    pixel_tile_rows<T, NV, kAhead, MR - 1>(rows, runs, num_runs, x, lda, weight, out, cols, ahead);
   }
 }
 
@@ -131,7 +128,7 @@ constexpr int64_t kPixelsAhead = 16;
 // a, b: the first pixel's values, MR and cols <= NV*W of them. Partial: fewer columns than NV*W may be read.
 // Neither side is read in order: with every pixel the lines of a later one are asked for, from L2, and two lines
 // of the pixels to come after these, from memory.
-template <class T, int MR, int NV, bool Partial>
+template <class T, int MR, int NV, bool Partial, bool kAhead>
 void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutput<T>& out, int64_t cols,
                   TileAhead ahead) {
   constexpr int W = kWidth<T>;
@@ -146,14 +143,16 @@ void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutpu
       const T* pa = a + n * walk.a_image + y * walk.a_row;
       const T* pb = b + n * walk.b_image + y * walk.b_row;
       for (int64_t x = 0; x < walk.cols; ++x, pa += walk.a_col, pb += walk.b_col) {
-        __builtin_prefetch(pa + kPixelsAhead * walk.a_col, 0, 3);
-        __builtin_prefetch(pa + kPixelsAhead * walk.a_col + MR - 1, 0, 3);
+        if constexpr (kAhead) {
+          __builtin_prefetch(pa + kPixelsAhead * walk.a_col, 0, 3);
+          __builtin_prefetch(pa + kPixelsAhead * walk.a_col + MR - 1, 0, 3);
 #pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) __builtin_prefetch(pb + kPixelsAhead * walk.b_col + v * W, 0, 3);
-        __builtin_prefetch(ahead.input, 0, 2);
-        __builtin_prefetch(ahead.output, 0, 2);
-        ahead.input += ahead.input_step;
-        ahead.output += ahead.output_step;
+          for (int v = 0; v < NV; ++v) __builtin_prefetch(pb + kPixelsAhead * walk.b_col + v * W, 0, 3);
+          __builtin_prefetch(ahead.input, 0, 2);
+          __builtin_prefetch(ahead.output, 0, 2);
+          ahead.input += ahead.input_step;
+          ahead.output += ahead.output_step;
+        }
         Vec<T> bv[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v)
@@ -171,13 +170,13 @@ void product_tile(const PixelWalk& walk, const T* a, const T* b, const TileOutpu
 }
 
 // product_tile for `rows` values of a, 1 <= rows <= kTileRows.
-template <class T, int NV, bool Partial, int MR = kTileRows>
+template <class T, int NV, bool Partial, bool kAhead, int MR = kTileRows>
 CISDL_INLINE void product_tile_rows(int64_t rows, const PixelWalk& walk, const T* a, const T* b,
                                     const TileOutput<T>& out, int64_t cols, const TileAhead& ahead) {
   if (rows == MR) {
-    product_tile<T, MR, NV, Partial>(walk, a, b, out, cols, ahead);
+    product_tile<T, MR, NV, Partial, kAhead>(walk, a, b, out, cols, ahead);
   } else if constexpr (MR > 1) {
-    product_tile_rows<T, NV, Partial, MR - 1>(rows, walk, a, b, out, cols, ahead);
+    product_tile_rows<T, NV, Partial, kAhead, MR - 1>(rows, walk, a, b, out, cols, ahead);
   }
 }
 

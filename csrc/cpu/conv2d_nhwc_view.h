@@ -188,7 +188,9 @@ void nhwc_block(const NhwcView<T>& v, const RunPlan& plan, int64_t group, int64_
   const int64_t panels = panel_end - panel_begin;
   const bool tile_meets_all = v.weight.panel_offset(0, panels) * int64_t{sizeof(T)} <= kTileMeetsAllBytes;
   const int64_t steps = plan.length(0) * panels;  // of the panels of a tile of pixels, first chunk
-  const bool look_ahead = tile_meets_all && v.groups == 1 && steps > 0;
+  // A long sum of many taps reads the same lines again and again, and would only be slowed down by the requests.
+  const bool look_ahead =
+      tile_meets_all && v.groups == 1 && steps > 0 && (v.num_taps == 1 || plan.num_chunks == 1);
   const auto run_tile = [&](int64_t panel, int64_t y, int64_t tile) {
     const int64_t k = group * v.weight.k + panel * kTileCols<T>, width = v.weight.panel_cols(panel);
     const T* weight = v.weight.data + v.weight.panel_offset(group, panel);
@@ -199,7 +201,7 @@ void nhwc_block(const NhwcView<T>& v, const RunPlan& plan, int64_t group, int64_
     to.ldc = v.out_col;
     to.row_bias = nullptr;
     to.col_bias = v.bias ? v.bias + k : nullptr;
-    TileAhead ahead = TileAhead::nothing(weight);
+    TileAhead ahead{};
     if (look_ahead) {  // this panel's part of the next tile's pixels
       const int64_t input = (end - begin) * lda, output = (end - begin) * v.out_col, part = panel - panel_begin;
       ahead = {reinterpret_cast<const char*>(pixel + input + input * part / panels),
@@ -210,11 +212,16 @@ void nhwc_block(const NhwcView<T>& v, const RunPlan& plan, int64_t group, int64_
       to.accumulate = i > 0;
       const PixelRun* runs = plan.runs + plan.first[i];
       const int64_t num_runs = plan.first[i + 1] - plan.first[i];
+      const auto run = [&]<int NV>() {
+        if (look_ahead && i == 0)
+          pixel_tile_rows<T, NV, true>(end - begin, runs, num_runs, pixel, lda, weight, to, width, ahead);
+        else
+          pixel_tile_rows<T, NV, false>(end - begin, runs, num_runs, pixel, lda, weight, to, width, {});
+      };
       if (panel_vectors<T>(width) == 1)
-        pixel_tile_rows<T, 1>(end - begin, runs, num_runs, pixel, lda, weight, to, width, ahead);
+        run.template operator()<1>();
       else
-        pixel_tile_rows<T, kTileVectors>(end - begin, runs, num_runs, pixel, lda, weight, to, width, ahead);
-      ahead.input_step = ahead.output_step = 0;
+        run.template operator()<kTileVectors>();
     }
   };
   if (tile_meets_all) {

@@ -31,6 +31,7 @@ struct LaneRow {
   T* sums;                         // the same layout, for the gradient of the weight
   int64_t weight_vector;           // from vector to vector
   const T* bias;                   // [channels], padded to whole vectors
+  bool look_ahead;                 // ask for the next tile's lines during each tile
 };
 
 // Which tiles, and what of them lies inside.
@@ -74,6 +75,18 @@ CISDL_INLINE void for_each_column(Open&& open, F&& f) {
   }
 }
 
+// Asks for what the tile on the right will find in no cache: what its last row of taps reads and what it writes,
+// for one vector of channels at x and out. The vectors in between hide the way from memory.
+template <class T, int SW, int N>
+CISDL_INLINE void look_ahead(const LaneRow<T>& row, const T* x, const T* out) {
+  x += N * row.pixel_step + (row.tap_rows - 1) * row.tap_row_step;
+  out += N * row.out_step;
+#pragma GCC unroll 32
+  for (int i = 0; i < N * SW; ++i) __builtin_prefetch(x + i * row.column_step, 0, 3);
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) __builtin_prefetch(out + n * row.out_step, 1, 3);
+}
+
 // Careful: some columns may lie outside the image, and the last vector may be partial.
 template <class T, int G, int KW, int SW, int N, bool Careful>
 void lane_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
@@ -88,6 +101,7 @@ void lane_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
       Vec<T> sum[N];
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) sum[n] = bias;
+      if (row.look_ahead) look_ahead<T, SW, N>(row, x_tile + c, out_tile + c);
       const T* x_row = x_tile + c;
       for (int64_t r = 0; r < row.tap_rows; ++r, x_row += row.tap_row_step) {
         const T* x_strip = x_row;
@@ -141,6 +155,7 @@ void lane_weight_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
         const T* p = dy_tile + n * row.out_step + c;
         dy[n] = !Careful ? load(p) : n < tiles.pixels ? load_up_to(p, lanes) : zero<T>();
       }
+      if (row.look_ahead) look_ahead<T, SW, N>(row, x_tile + c, dy_tile + c);
       const T* x_row = x_tile + c;
       for (int64_t r = 0; r < row.tap_rows; ++r, x_row += row.tap_row_step) {
         const T* x_strip = x_row;

@@ -12,6 +12,10 @@
 namespace cisdl {
 namespace {
 
+// Of an image, in bytes, from which on asking ahead pays. Measured on eight images, forward and the two gradients,
+// 3x3 depthwise: 128 channels on 56x56 1.24, 1.11 and 1.23 times as fast, with stride 2 0.92, 1.22 and 0.94; 256
+// channels on 28x28, half as large, 0.90, 0.90 and 0.97.
+constexpr int64_t kLargeImage = 1 << 20;
 constexpr int64_t kMaxLaneStride = 4;  // classes of an axis, for the gradient to the input
 
 // One class of output rows (or columns): tap j of its position i reads input row i * in_step + start + j * delta.
@@ -140,6 +144,8 @@ struct LaneView {
     row.weight = sums ? nullptr : weight[a][b] + skipped;
     row.sums = sums ? sums + skipped : nullptr;
     row.weight_vector = size;
+    // A band of NCHW is in the cache.
+    row.look_ahead = in.channels == channels && in_h * in_w * channels * int64_t{sizeof(T)} >= kLargeImage;
     row.bias = bias ? bias + vector * kWidth<T> : nullptr;
     const int64_t full = begin + (end - begin) / kWidth<T> * kWidth<T>;
     const auto run = [&](LaneKernel<T> kernel, int64_t first, int64_t last, int64_t c0, int64_t c1) {

@@ -188,9 +188,9 @@ void run_block(const Convolution& f, int64_t begin, int64_t end, const float* ze
         for (int64_t group = 0; group < groups; ++group) {
           const int64_t first = tiles * group / groups, rows = tiles * (group + 1) / groups - first;
           const PixelRun run{0, smaller(kMaxChain, channels - c), c};
-          pixel_tile_rows<float, kTileVectors>(rows, &run, 1, v + point * v_point + first * lda + c, lda, u,
-                                               {m + point * m_point + first * kPanel, kPanel, c > 0}, kPanel,
-                                               TileAhead::nothing(u));
+          pixel_tile_rows<float, kTileVectors, false>(rows, &run, 1, v + point * v_point + first * lda + c, lda, u,
+                                                      {m + point * m_point + first * kPanel, kPanel, c > 0},
+                                                      kPanel, {});
         }
     for (int64_t i = 0; i < tiles; ++i) transform_output(f, Tile(f, begin + i), panel, m + i * kPanel, m_point);
   }
@@ -336,11 +336,11 @@ void add_products(int64_t tiles, int64_t rows, const float* z, int64_t ldz, int6
         const TileOutput<float> out{sums + (point * rows + row) * stride + lane, stride, accumulate};
         const float *a = z + point * tiles * ldz + row, *b = v + point * tiles * ldv + lane;
         if (cols == kPanel)
-          product_tile_rows<float, kTileVectors, false>(count, walk, a, b, out, cols, TileAhead::nothing(a));
+          product_tile_rows<float, kTileVectors, false, false>(count, walk, a, b, out, cols, {});
         else if (cols > W)
-          product_tile_rows<float, kTileVectors, true>(count, walk, a, b, out, cols, TileAhead::nothing(a));
+          product_tile_rows<float, kTileVectors, true, false>(count, walk, a, b, out, cols, {});
         else
-          product_tile_rows<float, 1, true>(count, walk, a, b, out, cols, TileAhead::nothing(a));
+          product_tile_rows<float, 1, true, false>(count, walk, a, b, out, cols, {});
       }
 }
 
