@@ -30,6 +30,7 @@ def linear_cases() -> Iterator[Case]:
     yield linear("test", "many_rows", (131, 67), 65)
     yield linear("test", "many_columns", (17, 1100), 35)
     yield linear("test", "weights_by_pages", (33, 1031), 525)
+    yield linear("test", "weights_by_pages_few_rows", (5, 1031), 525)
     for activation in ("relu", "leaky_relu", "sigmoid", "tanh"):
         yield linear("test", f"{activation}_odd_blocks", (37, 19), 35, activation=activation)
         yield linear("grad", f"{activation}_grad", (3, 5), 4, activation=activation)

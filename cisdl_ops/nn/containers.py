@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.fx import Proxy
 from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import has_torch_function_unary
 
 from cisdl_ops import functional
 from cisdl_ops.nn.layers import Conv2d, ConvTranspose2d, Linear, MaxPool2d
@@ -25,12 +25,14 @@ class Sequential(torch.nn.Sequential):
 
     What :func:`cisdl_ops.accelerate` makes of a ``Sequential`` with such neighbours. They are joined in a
     call only if no one sees what passes between them: no hook on either module (nor a global one, nor a
-    ``forward`` of its own), and a ReLU that works in place has before it a layer whose output it alone
-    receives. The modules stay what they are, and run one by one wherever they are called in another way.
+    ``forward`` of its own), no graph in the making, no function mode or tensor subclass; and a ReLU that
+    works in place has before it a layer whose output it alone receives. The modules stay what they are, and
+    run one by one wherever they are called in another way.
     """
 
     def forward(self, input: Any) -> Any:
-        if torch.compiler.is_compiling() or isinstance(input, Proxy) or _has_any_global_hook():  # type: ignore[no-untyped-call]
+        watched = has_torch_function_unary(input) or _has_any_global_hook()  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling() or watched:
             return super().forward(input)  # type: ignore[no-untyped-call]
         modules = list(self._modules.values())
         count, i = len(modules), 0

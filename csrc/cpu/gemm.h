@@ -173,14 +173,13 @@ constexpr int64_t kMaxUnpackedPanels = 2;
 // Whether sums are cut shorter, so that the blocks of B are wider. A row-major B that comes from memory is read in
 // runs as long as a block is wide: 64 steps make that a page for float, 512 an eighth of one, of each of which the
 // address has to be looked up. Few rows of A leave no time for that, and of their C a block stays in L2.
-// Measured: 1.1 to 1.3 times as fast with 32 or 64 rows of A and 4 MiB of B or more, even with 128 rows, slower by
-// a twentieth with 256 rows or 1 MiB.
+// Measured with 4 MiB of B and more: 4 to 32 rows of A are 1.2 to 1.8 times as fast, 64 rows 1.1 to 1.3 times, 128
+// rows even (with 16 registers as well); slower by a twentieth with 256 rows, or with 1 MiB of B.
 constexpr int64_t kPagesChain = 64, kMaxPagesRows = 128;
 
 template <class T>
 CISDL_INLINE bool read_by_pages(const Gemm<T>& g) {
-  return g.b.k_stride != 1 && g.m > kMaxUnpackedPanels * kTileRows && g.m <= kMaxPagesRows &&
-         g.n * g.k * static_cast<int64_t>(sizeof(T)) > 2 * kL2Bytes;
+  return g.b.k_stride != 1 && g.m <= kMaxPagesRows && g.n * g.k * static_cast<int64_t>(sizeof(T)) > 2 * kL2Bytes;
 }
 
 template <class T>

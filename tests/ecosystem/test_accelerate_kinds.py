@@ -294,3 +294,16 @@ def test_what_relu_does_in_place_is_seen() -> None:
     model[0].register_forward_hook(lambda module, given, output: kept.append(output))
     model(torch.randn(IMAGES))
     assert (kept[0] >= 0).all()
+
+
+def test_a_function_mode_sees_every_module() -> None:
+    class Names(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(getattr(function, "__name__", ""))
+            return function(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    model = cisdl_ops.accelerate(neighbours())
+    with Names():
+        model(torch.zeros(IMAGES))
+    assert names.count("relu") == 2
