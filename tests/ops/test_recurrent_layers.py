@@ -197,7 +197,7 @@ def test_views(op: str) -> None:
 
 @pytest.mark.parametrize("op", GATES)
 def test_every_implementation_of_the_steps(op: str) -> None:
-    lists = {"lstm_layer": "lstm_layer", "gru_layer": "gru_cell", "rnn_layer": "rnn_tanh_cell"}
+    lists = {"lstm_layer": "lstm_step", "gru_layer": "gru_cell", "rnn_layer": "rnn_tanh_cell"}
     leaves = [t.requires_grad_() for t in arguments(op, {}, True, hidden=19).values()]
     plain = looped(op, {}, True, False)
     expected = torch.autograd.grad(loss(plain)(*leaves), leaves)
