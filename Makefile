@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# A process a core: the tests are many and small, and one process leaves all cores but one idle.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
 DEPS := $(VENV)/.deps
 BUILT := $(VENV)/.built
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -32,11 +35,11 @@ $(BUILT): $(DEPS) $(SOURCES) setup.py pyproject.toml
 	@touch $@
 
 test: install  ## the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-isa: install  ## the kernels' tests on the instruction sets of this CPU that `make test` does not use
 	for isa in $$($(BIN)/python -c 'import cisdl_ops; f = cisdl_ops.build_info(); print(*{*f["isas_supported"]} - {f["isa"]})'); do \
-	  echo "CISDL_ISA=$$isa"; CISDL_ISA=$$isa $(BIN)/python -m pytest tests/ops || exit 1; done
+	  echo "CISDL_ISA=$$isa"; CISDL_ISA=$$isa $(PYTEST) tests/ops || exit 1; done
 
 conformance: install  ## the suites of torch and ONNX and the fuzzer, as a table
 	@$(BIN)/python -m tests.conformance

@@ -53,6 +53,8 @@ ISA_SOURCES = [
     "recurrent",
     "recurrent_layer",
     "elementwise",
+    "word2vec",
+    "glove",
     "peak",
 ]
 CUDA_SOURCES = ["conv2d", "lstm_cell", "linear", "pool2d", "recurrent"]
@@ -200,7 +202,7 @@ def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
         ninja.edge("cxx", "faulty/op.o", [str(FAULTY / "faulty_op.cpp")], f"{binding_flags} {each_isa}")
     for source in [*sorted((CSRC / "ops").glob("*.cpp")), CSRC / "bindings.cpp"]:
         ninja.edge("cxx", f"ops/{source.stem}.o", [str(source)], binding_flags)
-    for name in ("dispatch", "scratch", "tuning"):
+    for name in ("cooccurrence", "dispatch", "scratch", "tuning"):
         ninja.edge("cxx", f"cpu/{name}.o", [str(CSRC / f"cpu/{name}.cpp")], f"{KERNEL_FLAGS} {each_isa}")
     # No -fopenmp here: the OpenMP runtime is then the one that torch already carries, not a second one.
     folder = Path(torch.__file__).parent / "lib"

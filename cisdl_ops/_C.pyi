@@ -72,6 +72,20 @@ def rnn_tanh_cell(
 def rnn_relu_cell(
     input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
 ) -> Tensor: ...
+def zero_rows(rows: int, cols: int) -> Tensor: ...
+def cooccurrence(tokens: Tensor, words: int, window: int) -> tuple[Tensor, Tensor]: ...
+def glove_blocks(keys: Tensor, words: int, blocks: int) -> Tensor: ...
+def glove_records(
+    keys: Tensor,
+    values: Tensor,
+    words: int,
+    blocks: int,
+    x_max: float,
+    alpha: float,
+    next: Tensor,
+    pairs: Tensor,
+    targets: Tensor,
+) -> None: ...
 def adam_step(
     weights: Sequence[Tensor],
     grads: Sequence[Tensor],

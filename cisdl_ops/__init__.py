@@ -8,8 +8,11 @@ The functions have the signatures and semantics of ``torch.nn.functional``; ``ci
 from cisdl_ops import _flops as _flops
 from cisdl_ops import _load as _load  # first: refuses a build made for another torch
 from cisdl_ops import _vmap as _vmap
+from cisdl_ops import glove as glove
 from cisdl_ops import nn as nn
 from cisdl_ops import optim as optim
+from cisdl_ops import word2vec as word2vec
+from cisdl_ops import word_vectors as word_vectors
 from cisdl_ops._info import (
     build_info,
     force_implementation,
@@ -44,6 +47,7 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "force_implementation",
+    "glove",
     "gru_cell",
     "implementations",
     "last_implementation",
@@ -58,4 +62,6 @@ __all__ = [
     "rnn_tanh_cell",
     "tune",
     "tuned_choices",
+    "word2vec",
+    "word_vectors",
 ]

@@ -14,6 +14,7 @@
 
 #include "cpu/tuning.h"
 #include "ops/optimizer.h"
+#include "ops/word_vector_functions.h"
 
 namespace py = pybind11;
 
@@ -201,6 +202,11 @@ PYBIND11_MODULE(_C, m) {
                                     {lr, momentum, dampening, weight_decay, nesterov, maximize, first});
       },
       Release());
+
+  m.def("zero_rows", cisdl::ops::zero_rows, Release());
+  m.def("cooccurrence", cisdl::ops::cooccurrence, Release());
+  m.def("glove_blocks", cisdl::ops::glove_blocks, Release());
+  m.def("glove_records", cisdl::ops::glove_records, Release());
 
   m.def("isa", cisdl::isa_name);
   m.def("isas_built", cisdl::isas_built);

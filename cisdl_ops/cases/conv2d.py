@@ -52,6 +52,7 @@ def conv2d_cases() -> Iterator[Case]:
 
     # Large enough to be cut into chunks of rows by the gradient of the weight.
     yield conv2d(test, "one_by_one_chunks", (2, 130, 40, 30), (129, 130, 1, 1))
+    yield conv2d(test, "one_by_one_to_few", (3, 21, 12, 16), (2, 21, 1, 1))
     yield conv2d(test, "strided_chunks", (1, 48, 61, 61), (64, 48, 3, 3), stride=2, bias=False)
 
     # Groups within a vector: strips of every width, tiles that overlap, columns and lanes that are missing.

@@ -1,9 +1,10 @@
 // Direct convolution for few output channels per group; NCHW, lanes along the output row.
 //
 // A register tile is up to kDirectRows output channels by a few output rows by one vector of columns. For every
-// tap it loads one vector of each row straight from the window (conv2d_window.h) and broadcasts one weight per
-// channel: nothing is packed but the weights. That wins where too few channels share a patch to pay for packing it
-// (conv2d_packed_gemm.h), as long as the rows fill their vectors.
+// tap it loads one vector of each row straight from the window (conv2d_window.h), which is the input itself where
+// no edge and no stride is in the way, and broadcasts one weight per channel: nothing is packed but the weights.
+// That wins where too few channels share a patch to pay for packing it (conv2d_packed_gemm.h), as long as the rows
+// fill their vectors.
 //
 // An item is a band of output rows of one group of one image, low enough that its window stays in L2. Sums over
 // many input channels are cut at kMaxChain taps and added up in the output in order. Nothing is added across
@@ -145,12 +146,18 @@ struct DirectPlan {
                         block * blocks.size * cells, block_channels(block) * cells, packed + i * tile_size);
   }
 
-  // The window of output rows [y, y + height) and where in it the taps of a block are.
+  // The window of output rows [y, y + height) and where in it the taps of a block are: in a copy of the window,
+  // then, kMaxChain further on, in the input itself.
   WindowShape window(int64_t y, int64_t height, int64_t* taps) const {
     const Conv2dProblem& p = v.p;
     const WindowShape shape(p, y * p.out_w, (y + height) * p.out_w, blocks.size);
-    for (int64_t i = 0; i < blocks.size * cells; ++i)
-      taps[i] = shape.tap(p, i / cells, i % cells / p.kernel_w, i % p.kernel_w);
+    WindowShape in_place = shape;
+    in_place.set_input_strides(p);
+    for (int64_t i = 0; i < blocks.size * cells; ++i) {
+      const int64_t channel = i / cells, r = i % cells / p.kernel_w, s = i % p.kernel_w;
+      taps[i] = shape.tap(p, channel, r, s);
+      taps[kMaxChain + i] = in_place.tap(p, channel, r, s);
+    }
     return shape;
   }
 
@@ -159,12 +166,15 @@ struct DirectPlan {
            T* buffer) const {
     const Conv2dProblem& p = v.p;
     for (int64_t block = 0; block < blocks.count; ++block) {
-      copy_window(p, v.input, group * channels + block * blocks.size, block_channels(block), shape, buffer);
+      WindowShape found = shape;
+      const T* window =
+          make_window(p, v.input, group * channels + block * blocks.size, block_channels(block), found, buffer);
+      const int64_t* found_taps = window == buffer ? taps : taps + kMaxChain;
       for (int64_t tile = 0; tile < tiles.count; ++tile) {
         const int64_t k = group * rows + tile * tiles.size;
         T* out = v.output + shape.image * v.out_image + k * v.out_channel + y * v.out_y;
         const T* bias = v.bias ? v.bias + k : nullptr;
-        direct_channels<T>(tile_rows(tile), buffer, shape.row_step * shape.row_stride, taps,
+        direct_channels<T>(tile_rows(tile), window, found.row_step * found.row_stride, found_taps,
                            block_channels(block) * cells,
                            packed + (group * group_tiles + block * tiles.count + tile) * tile_size,
                            {out, v.out_channel, v.out_y, v.out_x, bias, block > 0}, height, p.out_w);
@@ -205,8 +215,8 @@ void direct_conv2d(const Conv2dView<T>* views, int count, const Parallel& par) {
   });
 
   parallel_for(par, bands * images, grain_for(work / bands), [&](int64_t begin, int64_t end) {
-    int64_t* taps =
-        static_cast<int64_t*>(scratch(Scratch::extra, count * kMaxChain * static_cast<int64_t>(sizeof(int64_t))));
+    int64_t* taps = static_cast<int64_t*>(
+        scratch(Scratch::extra, 2 * count * kMaxChain * static_cast<int64_t>(sizeof(int64_t))));
     WindowShape shapes[kMaxDirectViews];
     for (int64_t i = begin; i < end;) {
       const int64_t band = i / images, stop = smaller(end, (band + 1) * images);
@@ -215,7 +225,7 @@ void direct_conv2d(const Conv2dView<T>* views, int count, const Parallel& par) {
       for (int j = 0; j < count; ++j) {
         const int64_t y = first_row(j, band), height = first_row(j, band + 1) - y;
         if (height == 0) continue;
-        shapes[j] = plans[j].window(y, height, taps + j * kMaxChain);
+        shapes[j] = plans[j].window(y, height, taps + 2 * j * kMaxChain);
         window_size = larger(window_size, shapes[j].template size<T>());
       }
       T* buffer = static_cast<T*>(scratch(Scratch::local, window_size * static_cast<int64_t>(sizeof(T))));
@@ -224,7 +234,7 @@ void direct_conv2d(const Conv2dView<T>* views, int count, const Parallel& par) {
           const int64_t y = first_row(j, band), height = first_row(j, band + 1) - y;
           if (height == 0) continue;
           shapes[j].image = i % images / groups;
-          plans[j].run(i % groups, y, height, shapes[j], taps + j * kMaxChain, buffer);
+          plans[j].run(i % groups, y, height, shapes[j], taps + 2 * j * kMaxChain, buffer);
         }
     }
   });
@@ -247,7 +257,8 @@ bool conv2d_direct_forward_applies(const Conv2dForward<T>& args) {
 
 template <class T>
 void conv2d_direct_forward(const Conv2dForward<T>& args, const Parallel& par) {
-  const Conv2dView<T> view = forward_view(args);
+  Conv2dView<T> view = forward_view(args);
+  if (take_vectors_as_rows<T>(view.p)) view.out_y = view.p.out_w;
   if (args.p.batch * args.p.out_channels * args.p.out_h * args.p.out_w > 0) direct_conv2d<T>(&view, 1, par);
 }
 

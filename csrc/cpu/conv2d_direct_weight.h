@@ -104,7 +104,8 @@ constexpr int64_t kGradientWindowBytes = 256 << 10;
 
 template <class T>
 void direct_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel& par) {
-  const Conv2dProblem& p = args.p;
+  Conv2dProblem p = args.p;
+  take_vectors_as_rows<T>(p);
   const int64_t group_in = p.in_channels / p.groups, group_out = p.out_channels / p.groups;
   const int64_t cells = p.kernel_h * p.kernel_w, plane = p.out_h * p.out_w, num_taps = group_in * cells;
   const Parts tiles = split_evenly(group_out, kDirectGradientRows, 1);
@@ -127,17 +128,18 @@ void direct_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel&
           split_evenly(p.out_h, larger(4, (fit - (p.kernel_h - 1) * p.dilation_h) / whole.row_step), 1);
       for (int64_t y = 0; y < p.out_h; y += bands.size) {
         const int64_t height = smaller(bands.size, p.out_h - y);
-        WindowShape shape(p, y * p.out_w, (y + height) * p.out_w, channels);
-        T* window = static_cast<T*>(scratch(Scratch::local, shape.size<T>() * static_cast<int64_t>(sizeof(T))));
-        int64_t taps[9];
-        for (int64_t t = 0; t < item_taps; ++t) {
-          const int64_t tap = first_tap + t;
-          taps[t] = shape.tap(p, tap / cells - channel, tap % cells / p.kernel_w, tap % p.kernel_w);
-        }
-        const GradientBand band{height, p.out_w, plane, p.out_w, shape.row_step * shape.row_stride};
+        const WindowShape copied(p, y * p.out_w, (y + height) * p.out_w, channels);
+        T* buffer = static_cast<T*>(scratch(Scratch::local, copied.size<T>() * static_cast<int64_t>(sizeof(T))));
         for (int64_t n = 0; n < p.batch; ++n) {
+          WindowShape shape = copied;
           shape.image = n;
-          copy_window(p, args.input, group * group_in + channel, channels, shape, window);
+          const T* window = make_window(p, args.input, group * group_in + channel, channels, shape, buffer);
+          int64_t taps[9];
+          for (int64_t t = 0; t < item_taps; ++t) {
+            const int64_t tap = first_tap + t;
+            taps[t] = shape.tap(p, tap / cells - channel, tap % cells / p.kernel_w, tap % p.kernel_w);
+          }
+          const GradientBand band{height, p.out_w, plane, p.out_w, shape.row_step * shape.row_stride};
           direct_gradient<T>(rows, item_taps, band,
                              args.grad_output + (n * p.out_channels + k) * plane + y * p.out_w, window, taps,
                              sums);
@@ -150,13 +152,15 @@ void direct_weight_gradient(const Conv2dBackwardWeight<T>& args, const Parallel&
   });
 }
 
-// Whether summing along rows is cheaper than outer products, whose lanes are channels of one side.
+// Whether summing along rows is cheaper than outer products, whose lanes are channels of one side and which
+// transpose what they read: where a pointwise problem has one tile of output channels, that is most of their time.
 template <class T>
 bool conv2d_direct_weight_applies(const Conv2dBackwardWeight<T>& args) {
   const Conv2dProblem& p = args.p;
   constexpr int64_t W = kWidth<T>;
   if (args.layout != Layout::nchw) return false;
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
+  if (is_pointwise(p) && p.groups == 1 && out <= kDirectGradientRows && p.out_h * p.out_w >= 8 * W) return true;
   const int64_t outer = W * smaller(ceil_div(in, W) * out, ceil_div(out, W) * in);
   return in * out * ceil_div(p.out_w, W) * W * 4 < outer * p.out_w * 3;
 }

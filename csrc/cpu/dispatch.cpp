@@ -6,6 +6,7 @@
 #include <set>
 
 #include "elementwise_kernels.h"
+#include "word_vector_kernels.h"
 
 // CISDL_FOR_EACH_ISA(X) comes from the build: X(baseline) X(avx2) X(avx512), the sets in this binary, least first.
 #define CISDL_DECLARE(isa)                                                     \
@@ -16,6 +17,8 @@
   extern "C" const cisdl::RecurrentFamily* cisdl_recurrent_##isa();            \
   extern "C" const cisdl::RecurrentLayerFamily* cisdl_recurrent_layer_##isa(); \
   extern "C" const cisdl::ElementwiseFamily* cisdl_elementwise_##isa();        \
+  extern "C" const cisdl::Word2VecKernels* cisdl_word2vec_##isa();             \
+  extern "C" const cisdl::GloveKernels* cisdl_glove_##isa();                   \
   extern "C" const cisdl::PeakKernels* cisdl_peak_##isa();
 CISDL_FOR_EACH_ISA(CISDL_DECLARE)
 
@@ -67,6 +70,8 @@ struct Isa {
   const RecurrentFamily* (*recurrent)();
   const RecurrentLayerFamily* (*recurrent_layer)();
   const ElementwiseFamily* (*elementwise)();
+  const Word2VecKernels* (*word2vec)();
+  const GloveKernels* (*glove)();
   const PeakKernels* (*peak)();
 };
 
@@ -79,6 +84,8 @@ struct Isa {
    cisdl_recurrent_##isa,       \
    cisdl_recurrent_layer_##isa, \
    cisdl_elementwise_##isa,     \
+   cisdl_word2vec_##isa,        \
+   cisdl_glove_##isa,           \
    cisdl_peak_##isa},
 constexpr Isa kIsas[] = {CISDL_FOR_EACH_ISA(CISDL_ENTRY)};
 
@@ -205,6 +212,8 @@ const LstmCellFamily& lstm_cell_kernels() { return *isa().lstm_cell(); }
 const RecurrentFamily& recurrent_kernels() { return *isa().recurrent(); }
 const RecurrentLayerFamily& recurrent_layer_kernels() { return *isa().recurrent_layer(); }
 const ElementwiseFamily& elementwise_kernels() { return *isa().elementwise(); }
+const Word2VecKernels& word2vec_kernels() { return *isa().word2vec(); }
+const GloveKernels& glove_kernels() { return *isa().glove(); }
 const PeakKernels& peak_kernels() { return *isa().peak(); }
 
 std::vector<std::string> implementations(Op op) {

@@ -265,6 +265,49 @@ def _layers(dtype: torch.dtype, grad: bool) -> list[Sample]:
     return found
 
 
+def _word2vec() -> list[Sample]:
+    """float32 alone, and no gradients: the matrices are trained in place."""
+    inputs = {
+        "input_vectors": _t(6, 5),
+        "output_vectors": _t(6, 5) * 0.5,
+        "tokens": torch.tensor([0, 1, 2, 5, -1, 3, 4], dtype=torch.int32),
+        "keep": None,
+        "threshold": torch.linspace(0.1, 1, 6),
+        "alias": torch.tensor([1, 2, 3, 4, 5, 5], dtype=torch.int32),
+        "random_state": torch.tensor([3]),
+        "window": 2,
+        "negative": 3,
+        "lr_begin": 0.1,
+        "lr_end": 0.05,
+        "cbow": False,
+        "shared_negatives": False,
+    }
+    return [
+        Sample("word2vec_train", inputs),
+        Sample("word2vec_train", inputs | {"keep": torch.linspace(0.2, 1, 6), "shared_negatives": True}),
+        Sample("word2vec_train", inputs | {"cbow": True}),
+    ]
+
+
+def _glove() -> list[Sample]:
+    pairs = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.int32)
+    return [
+        Sample(
+            "glove_train",
+            {
+                "word_rows": torch.full((2, 2, 5), 0.5),
+                "context_rows": torch.ones(2, 2, 5),
+                "offsets": torch.tensor([0, 1, 2, 3, 4]),
+                "pairs": pairs,
+                "targets": torch.ones(4, 2),
+                "blocks": 2,
+                "lr": 0.1,
+                "seed": 3,
+            },
+        ),
+    ]
+
+
 def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Sample]:
     """At least one call of every operator."""
     families = (
@@ -277,4 +320,4 @@ def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Samp
         _cells,
         _layers,
     )
-    return [sample for family in families for sample in family(dtype, grad)]
+    return [sample for family in families for sample in family(dtype, grad)] + _word2vec() + _glove()
