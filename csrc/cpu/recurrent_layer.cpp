@@ -199,9 +199,17 @@ struct Range {
 
 CISDL_INLINE Range clipped(const Range& r, int64_t most) { return {smaller(r.begin, most), smaller(r.end, most)}; }
 
-// The elementwise part for some rows of a step and hidden units.
+// The elementwise part for some rows of a step and hidden units: those of one panel.
 template <class T, class Step>
 void take_steps(const Step& step, const Range& rows, const Range& units) {
+  constexpr bool kPairs = !requires { step.nonlinearity; };
+  if constexpr (kPairs) {
+    if (units.size() == LanePair<T>::kCount) {
+      for (int64_t row = rows.begin; row < rows.end; ++row)
+        take_step<LanePair<T>>(step, row, units.begin, units.size());
+      return;
+    }
+  }
   for (int64_t row = rows.begin; row < rows.end; ++row)
     for (int64_t unit = units.begin; unit < units.end; unit += kWidth<T>)
       take_step<Lanes<T>>(step, row, unit, units.end - unit);

@@ -220,7 +220,7 @@ def test_every_implementation_of_the_steps(op: str) -> None:
             assert part is None or cisdl_ops.last_implementation(step) == part
 
 
-# batch, inputs, hidden: both sides of vectors, tiles of rows and of columns; sums of one, two and three chains.
+# batch, inputs, hidden: both sides of vectors and tiles; sums of one, two and three chains.
 EDGES = [
     *((4, 3, hidden) for hidden in (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65)),
     *((batch, 17, 20) for batch in (6, 7, 13, 14, 15, 29)),
@@ -262,7 +262,9 @@ def test_whole_layers_at_the_edges(op: str, reverse: bool) -> None:
                 call = partial(getattr(torch.ops.cisdl, op), batch_sizes=lengths, reverse=reverse)
                 outcomes.append(call(*[leaf.detach() for leaf in leaves]))
                 results = call(*leaves)
-                weights = [torch.linspace(-1, 1, one.numel(), dtype=one.dtype).view_as(one) for one in results]
+                weights = [
+                    torch.linspace(-1, 1, one.numel(), dtype=one.dtype).view_as(one) for one in results
+                ]
                 outcomes[-1] += (*results, *torch.autograd.grad(results, leaves, weights))
         torch.testing.assert_close(
             *outcomes, rtol=1e-10, atol=1e-12, msg=lambda m, s=(batch, inputs, hidden): f"{s}\n{m}"
