@@ -51,6 +51,7 @@ ISA_SOURCES = [
     "linear",
     "lstm_cell",
     "recurrent",
+    "recurrent_layer",
     "elementwise",
     "word2vec",
     "glove",

@@ -269,16 +269,21 @@ struct RecurrentStep {
   int64_t hidden_size;
 };
 
+// `sums` holds a pre-activation in parts, one a gate: of a row and a part it is at row * sums_row + part *
+// sums_part. With h_part it is x_part = x W_ih^T + b_ih, and h_part is added; without, the sum of both.
+
 // LSTM:  i, f, o = sigmoid(.), g = tanh(.) of the four parts of x_part + h_part;  c' = f c + i g;  h' = o tanh(c')
 template <class T>
 struct LstmStepForward {
   RecurrentStep p;
-  const T* h_part;  // [rows, 4*hidden_size]: h W_hh^T + b_hh
-  T* gates;         // [rows, 4*hidden_size]: read as x_part = x W_ih^T + b_ih; in training written as i, f, g, o
+  const T* h_part;  // [rows, 4*hidden_size]: h W_hh^T + b_hh, or null
+  T* gates;         // [rows, 4*hidden_size]: i, f, g, o; may be sums; null in inference
   T* c;             // [rows, hidden_size]: read as c, written as c'
   T* h;             // [rows, hidden_size]: h'
   T* output;        // [rows, hidden_size]: h' once more, or null
   T* c_before;      // [rows, hidden_size]: c, which backward needs; null in inference
+  const T* sums;
+  int64_t sums_row, sums_part;
 };
 
 template <class T>
@@ -289,8 +294,9 @@ struct LstmStepBackward {
   const T* gates;        // as forward left it
   const T* c_before;     // as forward left it
   T* grad_c;             // [rows, hidden_size]: read as that of c', written as that of c
-  T* grad_gates;         // [rows, 4*hidden_size]: of x_part and h_part
-  T* h;                  // [rows, hidden_size]: h' computed again, or null
+  T* grad_gates;         // [rows, 4*hidden_size], rows `grad_stride` apart: of x_part and h_part
+  int64_t grad_stride;
+  T* h;  // [rows, hidden_size]: h' computed again, or null
 };
 
 // GRU:  r, z = sigmoid(.) of the first two parts of x_part + h_part;  n = tanh(x_part_n + r h_part_n);
@@ -298,12 +304,14 @@ struct LstmStepBackward {
 template <class T>
 struct GruStepForward {
   RecurrentStep p;
-  const T* h_part;  // [rows, 3*hidden_size]: h W_hh^T + b_hh
+  const T* h_part;  // [rows, 3*hidden_size]: h W_hh^T + b_hh, or null: then its last part is a fourth part of sums
   const T* hx;      // [rows, hidden_size]: h
-  T* gates;         // [rows, 3*hidden_size]: read as x_part = x W_ih^T + b_ih; in training written as r, z, n
+  T* gates;         // [rows, 3*hidden_size]: r, z, n; may be sums; null in inference
   T* h;             // [rows, hidden_size]: h'; may be hx
   T* output;        // [rows, hidden_size]: h' once more, or null
   T* h_part_n;      // [rows, hidden_size]: the last part of h_part, which backward needs; null in inference
+  const T* sums;
+  int64_t sums_row, sums_part;
 };
 
 template <class T>
@@ -316,8 +324,10 @@ struct GruStepBackward {
   const T* hx;            // as forward
   T* grad_h;              // [rows, hidden_size]: read as the rest of the gradient of h' (which is the sum of the
                           // three), written as z times that gradient: the gradient of h but for da_h W_hh
-  T* grad_x_part;         // [rows, 3*hidden_size]: da_x
-  T* grad_h_part;         // [rows, 3*hidden_size]: da_h, equal to da_x but for the last part
+  T* grad_h_part;         // [rows, 3*hidden_size], rows `grad_stride` apart: da_h
+  T* grad_x_part_n;       // [rows, hidden_size], rows `grad_stride` apart: the last part of da_x
+  T* grad_x_part;         // [rows, 2*hidden_size], rows `grad_stride` apart: the others, equal to da_h's, or null
+  int64_t grad_stride;
 };
 
 // Plain recurrent network:  h' = tanh(x_part + h_part) or max(0, x_part + h_part)
@@ -327,10 +337,11 @@ template <class T>
 struct RnnStepForward {
   RecurrentStep p;
   Nonlinearity nonlinearity;
-  const T* x_part;  // [rows, hidden_size]: x W_ih^T + b_ih
-  const T* h_part;  // [rows, hidden_size]: h W_hh^T + b_hh
+  const T* sums;    // one part
+  const T* h_part;  // [rows, hidden_size]: h W_hh^T + b_hh, or null
   T* h;             // [rows, hidden_size]: h'
   T* output;        // [rows, hidden_size]: h' once more, or null
+  int64_t sums_row;
 };
 
 template <class T>
@@ -340,7 +351,8 @@ struct RnnStepBackward {
   const T* grad_output;  // [rows, hidden_size], or null
   const T* grad_h;       // [rows, hidden_size]; the gradient of h' is the sum of both
   const T* h;            // [rows, hidden_size]: h' of forward
-  T* grad_part;          // [rows, hidden_size]: of x_part and h_part
+  T* grad_part;          // [rows, hidden_size], rows `grad_stride` apart: of x_part and h_part
+  int64_t grad_stride;
 };
 
 }  // namespace cisdl

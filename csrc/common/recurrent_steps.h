@@ -36,10 +36,10 @@ CISDL_STEP typename M::Value arriving(const T* grad_h, const T* grad_output, int
 template <class M, class T>
 CISDL_STEP void take_step(const LstmStepForward<T>& f, int64_t row, int64_t unit, int64_t count) {
   const int64_t hidden = f.p.hidden_size, at = row * hidden + unit;
-  T* gates = f.gates + row * 4 * hidden + unit;
-  const T* h_part = f.h_part + row * 4 * hidden + unit;
+  const T* sums = f.sums + row * f.sums_row + unit;
   const auto sum = [&](int64_t part) {
-    return M::load(gates + part * hidden, count) + M::load(h_part + part * hidden, count);
+    const auto x_part = M::load(sums + part * f.sums_part, count);
+    return f.h_part ? x_part + M::load(f.h_part + (row * 4 + part) * hidden + unit, count) : x_part;
   };
   const auto in = M::sigmoid(sum(0)), forget = M::sigmoid(sum(1)), cell = M::tanh(sum(2)),
              out = M::sigmoid(sum(3));
@@ -47,6 +47,7 @@ CISDL_STEP void take_step(const LstmStepForward<T>& f, int64_t row, int64_t unit
   const auto c = forget * before + in * cell;
   const auto h = out * M::tanh(c);
   if (f.c_before) {
+    T* gates = f.gates + row * 4 * hidden + unit;
     M::store(f.c_before + at, before, count);
     M::store(gates, in, count);
     M::store(gates + hidden, forget, count);
@@ -62,7 +63,7 @@ template <class M, class T>
 CISDL_STEP void take_step(const LstmStepBackward<T>& b, int64_t row, int64_t unit, int64_t count) {
   const int64_t hidden = b.p.hidden_size, at = row * hidden + unit;
   const T* gates = b.gates + row * 4 * hidden + unit;
-  T* da = b.grad_gates + row * 4 * hidden + unit;
+  T* da = b.grad_gates + row * b.grad_stride + unit;
   const auto in = M::load(gates, count), forget = M::load(gates + hidden, count);
   const auto cell = M::load(gates + 2 * hidden, count), out = M::load(gates + 3 * hidden, count);
   const auto before = M::load(b.c_before + at, count);
@@ -80,14 +81,18 @@ CISDL_STEP void take_step(const LstmStepBackward<T>& b, int64_t row, int64_t uni
 template <class M, class T>
 CISDL_STEP void take_step(const GruStepForward<T>& f, int64_t row, int64_t unit, int64_t count) {
   const int64_t hidden = f.p.hidden_size, at = row * hidden + unit;
-  T* gates = f.gates + row * 3 * hidden + unit;
-  const T* h_part = f.h_part + row * 3 * hidden + unit;
-  const auto reset = M::sigmoid(M::load(gates, count) + M::load(h_part, count));
-  const auto update = M::sigmoid(M::load(gates + hidden, count) + M::load(h_part + hidden, count));
-  const auto h_part_n = M::load(h_part + 2 * hidden, count);
-  const auto candidate = M::tanh(M::load(gates + 2 * hidden, count) + reset * h_part_n);
+  const T* sums = f.sums + row * f.sums_row + unit;
+  const T* h_part = f.h_part ? f.h_part + row * 3 * hidden + unit : nullptr;
+  const auto sum = [&](int64_t part) {
+    const auto x_part = M::load(sums + part * f.sums_part, count);
+    return h_part ? x_part + M::load(h_part + part * hidden, count) : x_part;
+  };
+  const auto reset = M::sigmoid(sum(0)), update = M::sigmoid(sum(1));
+  const auto h_part_n = M::load(h_part ? h_part + 2 * hidden : sums + 3 * f.sums_part, count);
+  const auto candidate = M::tanh(M::load(sums + 2 * f.sums_part, count) + reset * h_part_n);
   const auto h = (T(1) - update) * candidate + update * M::load(f.hx + at, count);
   if (f.h_part_n) {
+    T* gates = f.gates + row * 3 * hidden + unit;
     M::store(gates, reset, count);
     M::store(gates + hidden, update, count);
     M::store(gates + 2 * hidden, candidate, count);
@@ -100,17 +105,19 @@ CISDL_STEP void take_step(const GruStepForward<T>& f, int64_t row, int64_t unit,
 template <class M, class T>
 CISDL_STEP void take_step(const GruStepBackward<T>& b, int64_t row, int64_t unit, int64_t count) {
   const int64_t hidden = b.p.hidden_size, at = row * hidden + unit;
-  const int64_t part = row * 3 * hidden + unit;
-  const T* gates = b.gates + part;
+  const int64_t part = row * b.grad_stride + unit;
+  const T* gates = b.gates + row * 3 * hidden + unit;
   const auto reset = M::load(gates, count), update = M::load(gates + hidden, count);
   const auto candidate = M::load(gates + 2 * hidden, count);
   const auto dh = arriving<M>(b.grad_h, b.grad_output, at, count) + M::load(b.grad_product + at, count);
   const auto da_n = dh * (T(1) - update) * (T(1) - candidate * candidate);
   const auto da_z = dh * (M::load(b.hx + at, count) - candidate) * update * (T(1) - update);
   const auto da_r = da_n * M::load(b.h_part_n + at, count) * reset * (T(1) - reset);
-  M::store(b.grad_x_part + part, da_r, count);
-  M::store(b.grad_x_part + part + hidden, da_z, count);
-  M::store(b.grad_x_part + part + 2 * hidden, da_n, count);
+  if (b.grad_x_part) {
+    M::store(b.grad_x_part + part, da_r, count);
+    M::store(b.grad_x_part + part + hidden, da_z, count);
+  }
+  M::store(b.grad_x_part_n + part, da_n, count);
   M::store(b.grad_h_part + part, da_r, count);
   M::store(b.grad_h_part + part + hidden, da_z, count);
   M::store(b.grad_h_part + part + 2 * hidden, da_n * reset, count);
@@ -121,7 +128,8 @@ template <class M, class T>
 CISDL_STEP void take_step(const RnnStepForward<T>& f, int64_t row, int64_t unit, int64_t count) {
   using Value = typename M::Value;
   const int64_t at = row * f.p.hidden_size + unit;
-  const Value sum = M::load(f.x_part + at, count) + M::load(f.h_part + at, count);
+  const Value x_part = M::load(f.sums + row * f.sums_row + unit, count);
+  const Value sum = f.h_part ? x_part + M::load(f.h_part + at, count) : x_part;
   // A NaN is not below zero: it stays, as in torch.
   const Value h = f.nonlinearity == Nonlinearity::tanh ? M::tanh(sum) : Value(sum < Value{} ? Value{} : sum);
   M::store(f.h + at, h, count);
@@ -134,7 +142,7 @@ CISDL_STEP void take_step(const RnnStepBackward<T>& b, int64_t row, int64_t unit
   const int64_t at = row * b.p.hidden_size + unit;
   const Value h = M::load(b.h + at, count), dh = arriving<M>(b.grad_h, b.grad_output, at, count);
   const Value da = b.nonlinearity == Nonlinearity::tanh ? dh * (T(1) - h * h) : Value(h <= Value{} ? Value{} : dh);
-  M::store(b.grad_part + at, da, count);
+  M::store(b.grad_part + row * b.grad_stride + unit, da, count);
 }
 
 }  // namespace

@@ -10,12 +10,13 @@
 namespace cisdl {
 namespace {
 
-// sums[j] = sum over i of x[i, j], x: [rows, cols] dense.
+// sums[j] = sum over i of x[i, j], x: [rows, cols], rows `stride` apart; dense if that is 0.
 template <class T>
-void column_sums(const T* x, int64_t rows, int64_t cols, T* sums, const Parallel& par) {
+void column_sums(const T* x, int64_t rows, int64_t cols, T* sums, const Parallel& par, int64_t stride = 0) {
   constexpr int W = kWidth<T>, kVectors = 4;
   constexpr int64_t kGroup = W * kVectors;
   const int64_t groups = (cols + kGroup - 1) / kGroup;
+  if (stride == 0) stride = cols;
   const int64_t work = rows * kGroup > 0 ? rows * kGroup : 1;
   parallel_for(par, groups, (1 << 17) / work + 1, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin * kGroup; j < end * kGroup && j < cols; j += kGroup) {
@@ -27,16 +28,16 @@ void column_sums(const T* x, int64_t rows, int64_t cols, T* sums, const Parallel
         if (n >= kGroup) {
           for (int64_t i = i0; i < i1; ++i)
 #pragma GCC unroll 4
-            for (int v = 0; v < kVectors; ++v) part[v] += load(x + i * cols + j + v * W);
+            for (int v = 0; v < kVectors; ++v) part[v] += load(x + i * stride + j + v * W);
         } else {
           for (int64_t i = i0; i < i1; ++i)
 #pragma GCC unroll 4
             for (int v = 0; v < kVectors; ++v) {
               const int64_t left = n - v * W;
               if (left >= W)
-                part[v] += load(x + i * cols + j + v * W);
+                part[v] += load(x + i * stride + j + v * W);
               else if (left > 0)
-                part[v] += load_partial(x + i * cols + j + v * W, left);
+                part[v] += load_partial(x + i * stride + j + v * W, left);
             }
         }
         for (int v = 0; v < kVectors; ++v) total[v] += part[v];

@@ -9,15 +9,16 @@
 #include "word_vector_kernels.h"
 
 // CISDL_FOR_EACH_ISA(X) comes from the build: X(baseline) X(avx2) X(avx512), the sets in this binary, least first.
-#define CISDL_DECLARE(isa)                                              \
-  extern "C" const cisdl::LinearFamily* cisdl_linear_##isa();           \
-  extern "C" const cisdl::Conv2dFamily* cisdl_conv2d_##isa();           \
-  extern "C" const cisdl::Pool2dFamily* cisdl_pool2d_##isa();           \
-  extern "C" const cisdl::LstmCellFamily* cisdl_lstm_cell_##isa();      \
-  extern "C" const cisdl::RecurrentFamily* cisdl_recurrent_##isa();     \
-  extern "C" const cisdl::ElementwiseFamily* cisdl_elementwise_##isa(); \
-  extern "C" const cisdl::Word2VecKernels* cisdl_word2vec_##isa();      \
-  extern "C" const cisdl::GloveKernels* cisdl_glove_##isa();            \
+#define CISDL_DECLARE(isa)                                                     \
+  extern "C" const cisdl::LinearFamily* cisdl_linear_##isa();                  \
+  extern "C" const cisdl::Conv2dFamily* cisdl_conv2d_##isa();                  \
+  extern "C" const cisdl::Pool2dFamily* cisdl_pool2d_##isa();                  \
+  extern "C" const cisdl::LstmCellFamily* cisdl_lstm_cell_##isa();             \
+  extern "C" const cisdl::RecurrentFamily* cisdl_recurrent_##isa();            \
+  extern "C" const cisdl::RecurrentLayerFamily* cisdl_recurrent_layer_##isa(); \
+  extern "C" const cisdl::ElementwiseFamily* cisdl_elementwise_##isa();        \
+  extern "C" const cisdl::Word2VecKernels* cisdl_word2vec_##isa();             \
+  extern "C" const cisdl::GloveKernels* cisdl_glove_##isa();                   \
   extern "C" const cisdl::PeakKernels* cisdl_peak_##isa();
 CISDL_FOR_EACH_ISA(CISDL_DECLARE)
 
@@ -44,14 +45,20 @@ constexpr const char* kOpNames[] = {"linear",
                                     "adaptive_avg_pool2d_backward",
                                     "lstm_cell",
                                     "lstm_cell_backward",
-                                    "lstm_layer",
-                                    "lstm_layer_backward",
+                                    "lstm_step",
+                                    "lstm_step_backward",
                                     "gru_cell",
                                     "gru_cell_backward",
                                     "rnn_tanh_cell",
                                     "rnn_tanh_cell_backward",
                                     "rnn_relu_cell",
-                                    "rnn_relu_cell_backward"};
+                                    "rnn_relu_cell_backward",
+                                    "lstm_layer",
+                                    "lstm_layer_backward",
+                                    "gru_layer",
+                                    "gru_layer_backward",
+                                    "rnn_layer",
+                                    "rnn_layer_backward"};
 static_assert(sizeof(kOpNames) / sizeof(*kOpNames) == static_cast<size_t>(Op::count));
 
 struct Isa {
@@ -61,22 +68,24 @@ struct Isa {
   const Pool2dFamily* (*pool2d)();
   const LstmCellFamily* (*lstm_cell)();
   const RecurrentFamily* (*recurrent)();
+  const RecurrentLayerFamily* (*recurrent_layer)();
   const ElementwiseFamily* (*elementwise)();
   const Word2VecKernels* (*word2vec)();
   const GloveKernels* (*glove)();
   const PeakKernels* (*peak)();
 };
 
-#define CISDL_ENTRY(isa)    \
-  {#isa,                    \
-   cisdl_linear_##isa,      \
-   cisdl_conv2d_##isa,      \
-   cisdl_pool2d_##isa,      \
-   cisdl_lstm_cell_##isa,   \
-   cisdl_recurrent_##isa,   \
-   cisdl_elementwise_##isa, \
-   cisdl_word2vec_##isa,    \
-   cisdl_glove_##isa,       \
+#define CISDL_ENTRY(isa)        \
+  {#isa,                        \
+   cisdl_linear_##isa,          \
+   cisdl_conv2d_##isa,          \
+   cisdl_pool2d_##isa,          \
+   cisdl_lstm_cell_##isa,       \
+   cisdl_recurrent_##isa,       \
+   cisdl_recurrent_layer_##isa, \
+   cisdl_elementwise_##isa,     \
+   cisdl_word2vec_##isa,        \
+   cisdl_glove_##isa,           \
    cisdl_peak_##isa},
 constexpr Isa kIsas[] = {CISDL_FOR_EACH_ISA(CISDL_ENTRY)};
 
@@ -201,6 +210,7 @@ const Conv2dFamily& conv2d_kernels() { return *isa().conv2d(); }
 const Pool2dFamily& pool2d_kernels() { return *isa().pool2d(); }
 const LstmCellFamily& lstm_cell_kernels() { return *isa().lstm_cell(); }
 const RecurrentFamily& recurrent_kernels() { return *isa().recurrent(); }
+const RecurrentLayerFamily& recurrent_layer_kernels() { return *isa().recurrent_layer(); }
 const ElementwiseFamily& elementwise_kernels() { return *isa().elementwise(); }
 const Word2VecKernels& word2vec_kernels() { return *isa().word2vec(); }
 const GloveKernels& glove_kernels() { return *isa().glove(); }
@@ -245,10 +255,22 @@ std::vector<std::string> implementations(Op op) {
       return names_of(lstm_cell_kernels().f32.forward);
     case Op::lstm_cell_backward:
       return names_of(lstm_cell_kernels().f32.backward);
-    case Op::lstm_layer:
+    case Op::lstm_step:
       return names_of(recurrent_kernels().f32.lstm_forward);
-    case Op::lstm_layer_backward:
+    case Op::lstm_step_backward:
       return names_of(recurrent_kernels().f32.lstm_backward);
+    case Op::lstm_layer:
+      return names_of(recurrent_layer_kernels().f32.lstm_forward);
+    case Op::lstm_layer_backward:
+      return names_of(recurrent_layer_kernels().f32.lstm_backward);
+    case Op::gru_layer:
+      return names_of(recurrent_layer_kernels().f32.gru_forward);
+    case Op::gru_layer_backward:
+      return names_of(recurrent_layer_kernels().f32.gru_backward);
+    case Op::rnn_layer:
+      return names_of(recurrent_layer_kernels().f32.rnn_forward);
+    case Op::rnn_layer_backward:
+      return names_of(recurrent_layer_kernels().f32.rnn_backward);
     case Op::gru_cell:
       return names_of(recurrent_kernels().f32.gru_forward);
     case Op::gru_cell_backward:

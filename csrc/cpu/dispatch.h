@@ -37,14 +37,20 @@ enum class Op : int {
   adaptive_avg_pool2d_backward,
   lstm_cell,
   lstm_cell_backward,
-  lstm_layer,  // the steps of recurrent layers; cells are layers of one step
-  lstm_layer_backward,
+  lstm_step,  // the elementwise part of a step; that of a GRU or RNN layer is the cell's
+  lstm_step_backward,
   gru_cell,
   gru_cell_backward,
   rnn_tanh_cell,
   rnn_tanh_cell_backward,
   rnn_relu_cell,
   rnn_relu_cell_backward,
+  lstm_layer,
+  lstm_layer_backward,
+  gru_layer,
+  gru_layer_backward,
+  rnn_layer,
+  rnn_layer_backward,
   count
 };
 
@@ -61,6 +67,7 @@ const Conv2dFamily& conv2d_kernels();
 const Pool2dFamily& pool2d_kernels();
 const LstmCellFamily& lstm_cell_kernels();
 const RecurrentFamily& recurrent_kernels();
+const RecurrentLayerFamily& recurrent_layer_kernels();
 const PeakKernels& peak_kernels();
 
 template <class T, template <class> class Kernels>

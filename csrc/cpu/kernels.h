@@ -1,13 +1,14 @@
 // What each CPU source exports: one table of implementation lists per op family.
 //
-// linear.cpp, conv2d.cpp, lane_groups.cpp, pool2d.cpp, lstm_cell.cpp and recurrent.cpp are compiled once per
-// instruction set with -DCISDL_ISA=<name> and export a single symbol each, `cisdl_<family>_<isa>`, through
+// linear.cpp, conv2d.cpp, lane_groups.cpp, pool2d.cpp, lstm_cell.cpp, recurrent.cpp and others are compiled once
+// per instruction set with -DCISDL_ISA=<name> and export a single symbol each, `cisdl_<family>_<isa>`, through
 // CISDL_EXPORT. All else in those objects lies in anonymous namespaces: a linker that merged an inline function
 // compiled for AVX-512 into the copy that old CPUs run would end in SIGILL. tests/packaging checks it with nm.
 #pragma once
 
 #include "../common/implementation.h"
 #include "../common/problems.h"
+#include "../common/recurrent_layers.h"
 
 namespace cisdl {
 
@@ -72,6 +73,17 @@ struct RecurrentKernels {
   ImplementationList<RnnStepBackward<T>> rnn_backward;
 };
 
+// A whole recurrent layer. An entry without a function leaves the layer to its caller, step by step.
+template <class T>
+struct RecurrentLayerKernels {
+  ImplementationList<LstmLayerForward<T>> lstm_forward;
+  ImplementationList<LstmLayerBackward<T>> lstm_backward;
+  ImplementationList<GruLayerForward<T>> gru_forward;
+  ImplementationList<GruLayerBackward<T>> gru_backward;
+  ImplementationList<RnnLayerForward<T>> rnn_forward;
+  ImplementationList<RnnLayerBackward<T>> rnn_backward;
+};
+
 // Measures what this instruction set can do, for `cisdl bench` (peak.cpp).
 struct PeakKernels {
   double (*fma_f32)(int64_t iterations);  // runs independent FMAs in registers, returns how many flops it did
@@ -91,6 +103,7 @@ using LaneGroupFamily = Family<LaneGroupKernels>;
 using Pool2dFamily = Family<Pool2dKernels>;
 using LstmCellFamily = Family<LstmCellKernels>;
 using RecurrentFamily = Family<RecurrentKernels>;
+using RecurrentLayerFamily = Family<RecurrentLayerKernels>;
 
 // Grow-only scratch memory of the calling thread, 64-byte aligned, contents undefined. A pointer stays valid
 // until the same thread asks for the same slot again. `shared` is for the thread that calls the kernel (packed

@@ -5,12 +5,9 @@
 // lanes   a vector of hidden units at a time, with the exp and tanh of simd_math.h; parallel over rows where there
 //         is work enough. At batch 1 the step is small beside reading W_hh, so one thread does it.
 // plain   one hidden unit at a time, with the C library's exp and tanh
-#include "../common/recurrent_steps.h"
-
 #include "gemm.h"
 #include "kernels.h"
-#include "lstm_cell_plain.h"
-#include "simd_math.h"
+#include "recurrent_lanes.h"
 
 namespace cisdl {
 namespace {
@@ -19,26 +16,6 @@ template <class Args>
 bool always(const Args&) {
   return true;
 }
-
-template <class T>
-struct Lanes {
-  using Value = Vec<T>;
-  static constexpr int64_t kCount = kWidth<T>;
-  static CISDL_INLINE Value load(const T* p, int64_t count) { return load_up_to(p, count); }
-  static CISDL_INLINE void store(T* p, Value v, int64_t count) { store_up_to(p, v, count); }
-  static CISDL_INLINE Value sigmoid(Value x) { return cisdl::sigmoid<T>(x); }
-  static CISDL_INLINE Value tanh(Value x) { return cisdl::tanh<T>(x); }
-};
-
-template <class T>
-struct Plain {
-  using Value = T;
-  static constexpr int64_t kCount = 1;
-  static CISDL_INLINE Value load(const T* p, int64_t) { return *p; }
-  static CISDL_INLINE void store(T* p, Value v, int64_t) { *p = v; }
-  static CISDL_INLINE Value sigmoid(Value x) { return plain_sigmoid(x); }
-  static CISDL_INLINE Value tanh(Value x) { return plain_tanh(x); }
-};
 
 // Every row, M::kCount hidden units at a time.
 template <class M, class Args>

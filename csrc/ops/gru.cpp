@@ -33,6 +33,24 @@ Results check_forward(const char* op, const RecurrentInputs& in, const Recurrent
           training ? rows_of(hidden * kGates) : Tensor(), training ? rows_of(hidden) : Tensor()};
 }
 
+// A layer in one kernel, where there is one for it.
+bool forward_whole(const RecurrentInputs& in, const std::vector<Step>& steps, const Results& results) {
+  bool done = false;
+  with_dtype(in.input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    GruLayerForward<T> f{};
+    f.p = layer_of(steps, in, in.hx.size(1));
+    const auto* layer = whole_layer(Op::gru_layer, in.input, of_type<T>(recurrent_layer_kernels()).gru_forward, f);
+    if (!layer) return;
+    const Tensor packed = packed_weights(f.p, kGates, in.input, true);
+    set_forward(f, in, packed, results.gates, results.output, results.h_n);
+    f.h_part_n = mutable_or_null<T>(results.h_part_n);
+    layer->run(f, torch_threads());
+    done = true;
+  });
+  return done;
+}
+
 template <class I>
 Results forward(const char* op, const RecurrentInputs& args, const RecurrentOptions& options, bool training) {
   const auto& [form, batch_sizes, reverse, _] = options;
@@ -42,6 +60,7 @@ Results forward(const char* op, const RecurrentInputs& args, const RecurrentOpti
     const int64_t batch = in.hx.size(0), hidden = in.hx.size(1), units = kGates * hidden;
     if (results.h_n.numel() == 0) return results;
     const std::vector<Step> steps = steps_of(form, in.input, batch_sizes, reverse);
+    if (form == Form::layer && forward_whole(in, steps, results)) return results;
     const int64_t rows = all_rows(steps);
     const Tensor gates = training ? results.gates : at::empty({rows, units}, in.input.options());
     const Tensor h_part = at::empty({batch, units}, in.input.options());
@@ -62,7 +81,10 @@ Results forward(const char* op, const RecurrentInputs& args, const RecurrentOpti
                               at_row(gates.mutable_data_ptr<T>(), s.row, units),
                               h,
                               at_row(mutable_or_null<T>(results.output), s.row, hidden),
-                              at_row(mutable_or_null<T>(results.h_part_n), s.row, hidden)});
+                              at_row(mutable_or_null<T>(results.h_part_n), s.row, hidden),
+                              at_row(gates.const_data_ptr<T>(), s.row, units),
+                              units,
+                              hidden});
         before = h;
       }
     });
@@ -92,6 +114,33 @@ Grads check_backward(const char* op, const Tensor& grad_output, const Tensor& gr
           grad_of(3, in.w_hh),  of_bias(4),        of_bias(5)};
 }
 
+// A layer in one kernel, where there is one for it; grad_h holds the gradient of h_n, grad_product zeros.
+bool backward_whole(const Tensor& grad_output, const RecurrentInputs& in, const std::vector<Step>& steps,
+                    const Tensor& h_before, const Saved& saved, const Tensor& grad_h, const Tensor& grad_product,
+                    const Grads& grads) {
+  const auto& [grad_input, grad_hx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
+  bool done = false;
+  with_dtype(in.input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    GruLayerBackward<T> b{};
+    b.p = layer_of(steps, in, in.hx.size(1));
+    const auto* layer =
+        whole_layer(Op::gru_layer_backward, in.input, of_type<T>(recurrent_layer_kernels()).gru_backward, b);
+    if (!layer) return;
+    const Tensor packed = packed_weights(b.p, kGates, in.input, false);
+    const Tensor grad_gates = scratch_like(in.input, {b.p.rows, gate_stride((kGates + 1) * b.p.hidden_size)});
+    set_backward(b, grad_output, in, h_before, packed, grad_gates, grad_h, grad_hx.defined(),
+                 {grad_input, grad_w_ih, grad_w_hh, grad_b_ih});
+    b.gates = saved.gates.const_data_ptr<T>();
+    b.h_part_n = saved.h_part_n.const_data_ptr<T>();
+    b.grad_product = grad_product.mutable_data_ptr<T>();
+    b.grad_b_hh = mutable_or_null<T>(grad_b_hh);
+    layer->run(b, torch_threads());
+    done = true;
+  });
+  return done;
+}
+
 template <class I>
 Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad_h_n, const RecurrentInputs& args,
                const RecurrentOptions& options, const Saved& saved, const Mask6& mask) {
@@ -105,12 +154,18 @@ Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad
     const Tensor gates = saved.gates.contiguous(), h_part_n = saved.h_part_n.contiguous();
     const std::vector<Step> steps = steps_of(form, in.input, batch_sizes, reverse);
     const Tensor hx = states_before(form, steps, in.hx, saved.output);
-    const Tensor grad_x_part = at::empty_like(gates), grad_h_part = at::empty_like(gates);
     const Tensor grad_h = state_gradient(grad_h_n, in.hx, {}), grad_product = at::zeros_like(in.hx);
+    if (form == Form::layer &&
+        backward_whole(grad_output, in, steps, hx, {saved.output, gates, h_part_n}, grad_h, grad_product, grads)) {
+      if (grad_hx.defined()) at::add_out(grad_hx, grad_h, grad_product);
+      return grads;
+    }
+    const Tensor grad_x_part = at::empty_like(gates), grad_h_part = at::empty_like(gates);
     with_dtype(in.input.scalar_type(), [&](auto t) {
       using T = decltype(t);
       for (auto s = steps.rbegin(); s != steps.rend(); ++s) {
         T* da_h = at_row(grad_h_part.mutable_data_ptr<T>(), s->row, units);
+        T* da_x = at_row(grad_x_part.mutable_data_ptr<T>(), s->row, units);
         run(Op::gru_cell_backward, in.input, of_type<T>(recurrent_kernels()).gru_backward,
             GruStepBackward<T>{{s->rows, hidden},
                                at_row(data_or_null<T>(grad_output), s->row, hidden),
@@ -119,8 +174,10 @@ Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad
                                at_row(h_part_n.const_data_ptr<T>(), s->row, hidden),
                                at_row(hx.const_data_ptr<T>(), s->row, hidden),
                                grad_h.mutable_data_ptr<T>(),
-                               at_row(grad_x_part.mutable_data_ptr<T>(), s->row, units),
-                               da_h});
+                               da_h,
+                               da_x + 2 * hidden,
+                               da_x,
+                               units});
         if (grad_hx.defined() || s + 1 != steps.rend())
           product_backward<T>(s->rows, da_h, in.w_hh, grad_product.mutable_data_ptr<T>());
       }

@@ -53,6 +53,27 @@ struct Results {
   Tensor output, h_n, c_n, gates, c_before;  // the last two: in training
 };
 
+// Everything in one kernel, where there is one for it; c_n holds cx.
+bool forward_whole(const Inputs& in, const std::vector<Step>& steps, const Results& results) {
+  bool done = false;
+  with_dtype(in.input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    LstmLayerForward<T> f{};
+    f.p = layer_of(steps, in, in.cx.size(1));
+    f.projected = in.w_hr.defined();
+    const auto* layer =
+        whole_layer(Op::lstm_layer, in.input, of_type<T>(recurrent_layer_kernels()).lstm_forward, f);
+    if (!layer) return;
+    const Tensor packed = packed_weights(f.p, kGates, in.input, true);
+    set_forward(f, in, packed, results.gates, results.output, results.h_n);
+    f.c = results.c_n.mutable_data_ptr<T>();
+    f.c_before = mutable_or_null<T>(results.c_before);
+    layer->run(f, torch_threads());
+    done = true;
+  });
+  return done;
+}
+
 template <class I>
 Results forward(const Inputs& args, const RecurrentOptions& options, bool training) {
   const auto sizes = check_inputs<I>(kName, args, options);
@@ -67,9 +88,10 @@ Results forward(const Inputs& args, const RecurrentOptions& options, bool traini
                   units = kGates * hidden;
     const bool projected = in.w_hr.defined();
     results.c_n.copy_(in.cx);
+    const std::vector<Step> steps = steps_of(options.form, in.input, options.batch_sizes, options.reverse);
+    if (forward_whole(in, steps, results)) return results;
     results.h_n.copy_(in.hx);
     if (batch == 0) return results;
-    const std::vector<Step> steps = steps_of(options.form, in.input, options.batch_sizes, options.reverse);
     const auto scratch = [&](int64_t rows, int64_t features) {
       return at::empty({rows, features}, in.input.options());
     };
@@ -83,14 +105,17 @@ Results forward(const Inputs& args, const RecurrentOptions& options, bool traini
       for (const Step& s : steps) {
         T* output = at_row(results.output.mutable_data_ptr<T>(), s.row, state);
         product<T>(s.rows, h, in.w_hh, in.b_hh, part);
-        run(Op::lstm_layer, in.input, of_type<T>(recurrent_kernels()).lstm_forward,
+        run(Op::lstm_step, in.input, of_type<T>(recurrent_kernels()).lstm_forward,
             LstmStepForward<T>{{s.rows, hidden},
                                part,
                                at_row(gates.mutable_data_ptr<T>(), s.row, units),
                                results.c_n.mutable_data_ptr<T>(),
                                projected ? unprojected.mutable_data_ptr<T>() : h,
                                projected ? nullptr : output,
-                               at_row(mutable_or_null<T>(results.c_before), s.row, hidden)});
+                               at_row(mutable_or_null<T>(results.c_before), s.row, hidden),
+                               at_row(gates.const_data_ptr<T>(), s.row, units),
+                               units,
+                               hidden});
         if (projected) {
           product<T>(s.rows, unprojected.const_data_ptr<T>(), in.w_hr, {}, output);
           results.h_n.narrow(0, 0, s.rows).copy_(results.output.view({-1, state}).narrow(0, s.row, s.rows));
@@ -127,6 +152,35 @@ Grads check_backward(const Tensor& grad_output, const Tensor& grad_h_n, const Te
           grad_of(4, in.w_hh),  of_bias(5),        of_bias(6),        grad_of(7, in.w_hr)};
 }
 
+// Everything in one kernel, where there is one for it; the gradients of the states hold those of the last ones.
+bool backward_whole(const Tensor& grad_output, const Inputs& in, const std::vector<Step>& steps,
+                    const Saved& saved, const Tensor& grad_h, const Tensor& grad_c, const Grads& grads) {
+  const auto& [grad_input, grad_hx, grad_cx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh, grad_w_hr] = grads;
+  const Tensor& grad_bias = grad_b_ih.defined() ? grad_b_ih : grad_b_hh;
+  bool done = false;
+  with_dtype(in.input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    LstmLayerBackward<T> b{};
+    b.p = layer_of(steps, in, in.cx.size(1));
+    b.projected = in.w_hr.defined();
+    const auto* layer =
+        whole_layer(Op::lstm_layer_backward, in.input, of_type<T>(recurrent_layer_kernels()).lstm_backward, b);
+    if (!layer) return;
+    const Tensor packed = packed_weights(b.p, kGates, in.input, false);
+    const Tensor grad_gates = scratch_like(in.input, {b.p.rows, gate_stride(kGates * b.p.hidden_size)});
+    const Tensor h_before =
+        grad_w_hh.defined() ? states_before(Form::layer, steps, in.hx, saved.output) : Tensor();
+    set_backward(b, grad_output, in, h_before, packed, grad_gates, grad_h, grad_hx.defined(),
+                 {grad_input, grad_w_ih, grad_w_hh, grad_bias});
+    b.gates = saved.gates.const_data_ptr<T>();
+    b.c_before = saved.c_before.const_data_ptr<T>();
+    b.grad_c = grad_c.mutable_data_ptr<T>();
+    layer->run(b, torch_threads());
+    done = true;
+  });
+  return done;
+}
+
 template <class I>
 Grads backward(const Tensor& grad_output_arg, const Tensor& grad_h_n, const Tensor& grad_c_n, const Inputs& args,
                const RecurrentOptions& options, const Saved& saved, const Mask8& mask) {
@@ -140,9 +194,13 @@ Grads backward(const Tensor& grad_output_arg, const Tensor& grad_h_n, const Tens
     const Tensor gates = saved.gates.contiguous(), c_before = saved.c_before.contiguous();
     const std::vector<Step> steps = steps_of(options.form, in.input, options.batch_sizes, options.reverse);
     const int64_t rows = all_rows(steps);
-    const Tensor grad_gates = at::empty_like(gates);
     const Tensor grad_h = state_gradient(grad_h_n, in.hx, grad_hx),
                  grad_c = state_gradient(grad_c_n, in.cx, grad_cx);
+    if (backward_whole(grad_output, in, steps, {saved.output, gates, c_before}, grad_h, grad_c, grads)) {
+      if (grad_b_ih.defined() && grad_b_hh.defined()) grad_b_hh.copy_(grad_b_ih);
+      return grads;
+    }
+    const Tensor grad_gates = at::empty_like(gates);
     // With a projection, of every row: the whole gradient of h' and, for that of w_hr, what was projected.
     Tensor grad_projected, grad_unprojected, unprojected;
     if (projected) {
@@ -160,7 +218,7 @@ Grads backward(const Tensor& grad_output_arg, const Tensor& grad_h_n, const Tens
           product_backward<T>(s->rows, at_row(grad_projected.const_data_ptr<T>(), s->row, state), in.w_hr,
                               grad_unprojected.mutable_data_ptr<T>());
         }
-        run(Op::lstm_layer_backward, in.input, of_type<T>(recurrent_kernels()).lstm_backward,
+        run(Op::lstm_step_backward, in.input, of_type<T>(recurrent_kernels()).lstm_backward,
             LstmStepBackward<T>{{s->rows, hidden},
                                 projected ? nullptr : at_row(data_or_null<T>(grad_output), s->row, hidden),
                                 (projected ? grad_unprojected : grad_h).template const_data_ptr<T>(),
@@ -168,6 +226,7 @@ Grads backward(const Tensor& grad_output_arg, const Tensor& grad_h_n, const Tens
                                 at_row(c_before.const_data_ptr<T>(), s->row, hidden),
                                 grad_c.mutable_data_ptr<T>(),
                                 da,
+                                units,
                                 at_row(mutable_or_null<T>(unprojected), s->row, hidden)});
         if (grad_hx.defined() || s + 1 != steps.rend())
           product_backward<T>(s->rows, da, in.w_hh, grad_h.mutable_data_ptr<T>());

@@ -7,6 +7,8 @@
 // Backward takes the steps in the opposite order, the gradient of the state living in grad_hx (and grad_cx) in the
 // same way; the gradients of the pre-activations of all steps are kept, and what follows from them is one product
 // for the input and one for each weight. A cell is a layer of one step without an output of its own.
+// On the CPU a kernel that takes all steps at once does the same faster, where it applies
+// (cpu/recurrent_layer.cpp).
 #pragma once
 
 #include <algorithm>
@@ -125,9 +127,7 @@ void check_saved(const char* op, const char* name, const Tensor& t, const Tensor
 // ------------------------------------------------------------------------------------------------ steps
 
 // Rows [row, row + rows) of the input belong to the first `rows` rows of the state.
-struct Step {
-  int64_t row, rows;
-};
+using Step = RecurrentRows;
 
 // The values of batch_sizes. torch.func.grad and jvp wrap every tensor, and what is wrapped has no memory to look
 // at.
@@ -193,6 +193,72 @@ T* at_row(T* data, int64_t row, int64_t features) {
 inline Tensor state_gradient(const Tensor& grad_last, const Tensor& state, const Tensor& buffer) {
   Tensor grad = buffer.defined() ? buffer : at::empty(state.sizes(), state.options());
   return grad_last.defined() ? grad.copy_(grad_last) : grad.zero_();
+}
+
+// ----------------------------------------------------------------------------------------- whole layers
+
+inline RecurrentLayer layer_of(const std::vector<Step>& steps, const RecurrentInputs& in, int64_t hidden) {
+  return {in.hx.size(0), in.input.size(-1), hidden, all_rows(steps), static_cast<int64_t>(steps.size()),
+          steps.data()};
+}
+
+// The implementation that takes a whole layer, or null: then the caller goes step by step, as on a GPU.
+template <class Args>
+const Implementation<Args>* whole_layer(Op op, const Tensor& on, const ImplementationList<Args>& list,
+                                        const Args& args) {
+  if (!on.device().is_cpu()) return nullptr;
+  const Implementation<Args>& found = choose(op, list, args);
+  return found.run ? &found : nullptr;
+}
+
+// Scratch memory for one call; uninitialised.
+inline Tensor scratch_like(const Tensor& t, at::IntArrayRef sizes) {
+  return on_huge_pages(at::empty(sizes, t.options()));
+}
+
+// W_ih and W_hh packed for forward, W_hh for backward.
+inline Tensor packed_weights(const RecurrentLayer& p, int64_t gates, const Tensor& like, bool forward) {
+  const int64_t w_hh = packed_layer_size(1, p.hidden_size, gates * p.hidden_size);
+  return scratch_like(like,
+                      {forward ? packed_layer_size(gates, p.hidden_size, p.input_size + p.hidden_size) : w_hh});
+}
+
+template <class T>
+void set_forward(LayerForward<T>& f, const RecurrentInputs& in, const Tensor& packed, const Tensor& gates,
+                 const Tensor& output, const Tensor& h_n) {
+  f.input = in.input.const_data_ptr<T>();
+  f.hx = in.hx.const_data_ptr<T>();
+  f.w_ih = in.w_ih.const_data_ptr<T>();
+  f.w_hh = in.w_hh.const_data_ptr<T>();
+  f.b_ih = data_or_null<T>(in.b_ih);
+  f.b_hh = data_or_null<T>(in.b_hh);
+  f.packed = packed.mutable_data_ptr<T>();
+  f.gates = mutable_or_null<T>(gates);
+  f.output = output.mutable_data_ptr<T>();
+  f.h_n = h_n.mutable_data_ptr<T>();
+}
+
+struct LayerGradients {
+  const Tensor &grad_input, &grad_w_ih, &grad_w_hh, &grad_bias;
+};
+
+template <class T>
+void set_backward(LayerBackward<T>& b, const Tensor& grad_output, const RecurrentInputs& in,
+                  const Tensor& h_before, const Tensor& packed, const Tensor& grad_gates, const Tensor& grad_h,
+                  bool wants_hx, const LayerGradients& grads) {
+  b.grad_output = data_or_null<T>(grad_output);
+  b.input = in.input.const_data_ptr<T>();
+  b.h_before = data_or_null<T>(h_before);
+  b.w_ih = in.w_ih.const_data_ptr<T>();
+  b.w_hh = in.w_hh.const_data_ptr<T>();
+  b.packed = packed.mutable_data_ptr<T>();
+  b.grad_gates = grad_gates.mutable_data_ptr<T>();
+  b.grad_h = grad_h.mutable_data_ptr<T>();
+  b.wants_hx = wants_hx;
+  b.grad_input = mutable_or_null<T>(grads.grad_input);
+  b.grad_w_ih = mutable_or_null<T>(grads.grad_w_ih);
+  b.grad_w_hh = mutable_or_null<T>(grads.grad_w_hh);
+  b.grad_bias = mutable_or_null<T>(grads.grad_bias);
 }
 
 // --------------------------------------------------------------------------------------------- products

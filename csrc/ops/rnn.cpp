@@ -30,6 +30,25 @@ Results check_forward(const char* op, const RecurrentInputs& in, const Recurrent
           empty_of<I>({sizes.batch, sizes.state_size}, in.input)};
 }
 
+// A layer in one kernel, where there is one for it.
+bool forward_whole(const RecurrentInputs& in, const std::vector<Step>& steps, Nonlinearity nonlinearity,
+                   const Results& results) {
+  bool done = false;
+  with_dtype(in.input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    RnnLayerForward<T> f{};
+    f.p = layer_of(steps, in, in.hx.size(1));
+    f.nonlinearity = nonlinearity;
+    const auto* layer = whole_layer(Op::rnn_layer, in.input, of_type<T>(recurrent_layer_kernels()).rnn_forward, f);
+    if (!layer) return;
+    const Tensor packed = packed_weights(f.p, 1, in.input, true);
+    set_forward(f, in, packed, {}, results.output, results.h_n);
+    layer->run(f, torch_threads());
+    done = true;
+  });
+  return done;
+}
+
 template <class I>
 Results forward(const char* op, const RecurrentInputs& args, const RecurrentOptions& options) {
   const Results results = check_forward<I>(op, args, options);
@@ -38,6 +57,7 @@ Results forward(const char* op, const RecurrentInputs& args, const RecurrentOpti
     const RecurrentInputs in = args.contiguous();
     const int64_t batch = in.hx.size(0), hidden = in.hx.size(1);
     const std::vector<Step> steps = steps_of(options.form, in.input, options.batch_sizes, options.reverse);
+    if (options.form == Form::layer && forward_whole(in, steps, options.nonlinearity, results)) return results;
     const Tensor x_part = at::empty({all_rows(steps), hidden}, in.input.options());
     const Tensor h_part = at::empty({batch, hidden}, in.input.options());
     const bool all_begin = steps.front().rows == batch;
@@ -57,7 +77,8 @@ Results forward(const char* op, const RecurrentInputs& args, const RecurrentOpti
                               at_row(x_part.const_data_ptr<T>(), s.row, hidden),
                               part,
                               h,
-                              at_row(mutable_or_null<T>(results.output), s.row, hidden)});
+                              at_row(mutable_or_null<T>(results.output), s.row, hidden),
+                              hidden});
         before = h;
       }
     });
@@ -82,6 +103,31 @@ Grads check_backward(const char* op, const Tensor& grad_output, const Tensor& gr
           grad_of(3, in.w_hh),  of_bias(4),        of_bias(5)};
 }
 
+// A layer in one kernel, where there is one for it; grad_h holds the gradient of h_n.
+bool backward_whole(const Tensor& grad_output, const RecurrentInputs& in, const std::vector<Step>& steps,
+                    Nonlinearity nonlinearity, const Tensor& output, const Tensor& grad_h, const Grads& grads) {
+  const auto& [grad_input, grad_hx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
+  bool done = false;
+  with_dtype(in.input.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    RnnLayerBackward<T> b{};
+    b.p = layer_of(steps, in, in.hx.size(1));
+    b.nonlinearity = nonlinearity;
+    const auto* layer =
+        whole_layer(Op::rnn_layer_backward, in.input, of_type<T>(recurrent_layer_kernels()).rnn_backward, b);
+    if (!layer) return;
+    const Tensor packed = packed_weights(b.p, 1, in.input, false);
+    const Tensor grad_gates = scratch_like(in.input, {b.p.rows, gate_stride(b.p.hidden_size)});
+    const Tensor h_before = grad_w_hh.defined() ? states_before(Form::layer, steps, in.hx, output) : Tensor();
+    set_backward(b, grad_output, in, h_before, packed, grad_gates, grad_h, grad_hx.defined(),
+                 {grad_input, grad_w_ih, grad_w_hh, grad_b_ih.defined() ? grad_b_ih : grad_b_hh});
+    b.output = output.const_data_ptr<T>();
+    layer->run(b, torch_threads());
+    done = true;
+  });
+  return done;
+}
+
 template <class I>
 Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad_h_n, const RecurrentInputs& args,
                const RecurrentOptions& options, const Tensor& output_arg, const Mask6& mask) {
@@ -93,8 +139,13 @@ Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad
     const Tensor grad_output = grad_output_arg.defined() ? grad_output_arg.contiguous() : Tensor();
     const Tensor output = output_arg.contiguous();
     const std::vector<Step> steps = steps_of(options.form, in.input, options.batch_sizes, options.reverse);
-    const Tensor grad_part = at::empty_like(output);
     const Tensor grad_h = state_gradient(grad_h_n, in.hx, grad_hx);
+    if (options.form == Form::layer &&
+        backward_whole(grad_output, in, steps, options.nonlinearity, output, grad_h, grads)) {
+      if (grad_b_ih.defined() && grad_b_hh.defined()) grad_b_hh.copy_(grad_b_ih);
+      return grads;
+    }
+    const Tensor grad_part = at::empty_like(output);
     const Op record = options.nonlinearity == kTanh ? Op::rnn_tanh_cell_backward : Op::rnn_relu_cell_backward;
     with_dtype(in.input.scalar_type(), [&](auto t) {
       using T = decltype(t);
@@ -106,7 +157,8 @@ Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad
                                at_row(data_or_null<T>(grad_output), s->row, hidden),
                                grad_h.const_data_ptr<T>(),
                                at_row(output.const_data_ptr<T>(), s->row, hidden),
-                               da});
+                               da,
+                               hidden});
         if (grad_hx.defined() || s + 1 != steps.rend())
           product_backward<T>(s->rows, da, in.w_hh, grad_h.mutable_data_ptr<T>());
       }

@@ -74,18 +74,41 @@ const char* call(const char* name, Numbers n, Tensors t) {
     return cuda::run(
         LstmCellBackward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t, t, t, t, t, t, t},
         nullptr);
-  if (is("lstm_step_forward"))
-    return cuda::run(LstmStepForward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t}, nullptr);
-  if (is("lstm_step_backward"))
-    return cuda::run(LstmStepBackward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t, t}, nullptr);
-  if (is("gru_step_forward"))
-    return cuda::run(GruStepForward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t}, nullptr);
-  if (is("gru_step_backward"))
-    return cuda::run(GruStepBackward<T>{n.problem<RecurrentStep>(), t, t, t, t, t, t, t, t}, nullptr);
-  if (is("rnn_step_forward"))
-    return cuda::run(RnnStepForward<T>{n.problem<RecurrentStep>(), n.nonlinearity(), t, t, t, t}, nullptr);
-  if (is("rnn_step_backward"))
-    return cuda::run(RnnStepBackward<T>{n.problem<RecurrentStep>(), n.nonlinearity(), t, t, t, t}, nullptr);
+  // The arrays of steps are dense here, though rows may lie apart.
+  if (is("lstm_step_forward")) {
+    LstmStepForward<T> f{n.problem<RecurrentStep>(), t, t, t, t, t, t};
+    f.sums = f.gates;
+    f.sums_row = 4 * f.p.hidden_size;
+    f.sums_part = f.p.hidden_size;
+    return cuda::run(f, nullptr);
+  }
+  if (is("lstm_step_backward")) {
+    const auto p = n.problem<RecurrentStep>();
+    return cuda::run(LstmStepBackward<T>{p, t, t, t, t, t, t, 4 * p.hidden_size, t}, nullptr);
+  }
+  if (is("gru_step_forward")) {
+    GruStepForward<T> f{n.problem<RecurrentStep>(), t, t, t, t, t, t};
+    f.sums = f.gates;
+    f.sums_row = 3 * f.p.hidden_size;
+    f.sums_part = f.p.hidden_size;
+    return cuda::run(f, nullptr);
+  }
+  if (is("gru_step_backward")) {
+    GruStepBackward<T> b{n.problem<RecurrentStep>(), t, t, t, t, t, t};
+    b.grad_x_part = t;
+    b.grad_h_part = t;
+    b.grad_x_part_n = b.grad_x_part + 2 * b.p.hidden_size;
+    b.grad_stride = 3 * b.p.hidden_size;
+    return cuda::run(b, nullptr);
+  }
+  if (is("rnn_step_forward")) {
+    const auto p = n.problem<RecurrentStep>();
+    return cuda::run(RnnStepForward<T>{p, n.nonlinearity(), t, t, t, t, p.hidden_size}, nullptr);
+  }
+  if (is("rnn_step_backward")) {
+    const auto p = n.problem<RecurrentStep>();
+    return cuda::run(RnnStepBackward<T>{p, n.nonlinearity(), t, t, t, t, p.hidden_size}, nullptr);
+  }
   return "unknown problem";
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from tests.ops.samples import Sample, samples
 
 GATES = {"lstm_layer": 4, "gru_layer": 3, "rnn_layer": 1}
 INPUTS, HIDDEN, PROJECTED = 3, 2, 1
-LENGTHS = [3, 2, 2]  # rows of each step of a packed batch
+BATCH = 5  # enough rows for the kernels that take a whole layer
+LENGTHS = [5, 3, 3]  # rows of each step of a packed batch
 
 # op, its options, packed, reverse
 SITUATIONS = [
@@ -41,7 +44,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 
 def arguments(
-    op: str, options: dict[str, Any], packed: bool, hidden: int = HIDDEN, batch: int = 3, steps: int = 2
+    op: str, options: dict[str, Any], packed: bool, hidden: int = HIDDEN, batch: int = BATCH, steps: int = 2
 ) -> dict[str, Tensor]:
     """Float64 tensors of a call by name, in the order of the schema."""
     state = PROJECTED if "w_hr" in options else hidden
@@ -197,16 +200,106 @@ def test_views(op: str) -> None:
 
 @pytest.mark.parametrize("op", GATES)
 def test_every_implementation_of_the_steps(op: str) -> None:
-    lists = {"lstm_layer": "lstm_layer", "gru_layer": "gru_cell", "rnn_layer": "rnn_tanh_cell"}
+    """And of whole layers: `steps` leaves a layer to the lists of the steps."""
+    lists = {"lstm_layer": "lstm_step", "gru_layer": "gru_cell", "rnn_layer": "rnn_tanh_cell"}
     leaves = [t.requires_grad_() for t in arguments(op, {}, True, hidden=19).values()]
     plain = looped(op, {}, True, False)
     expected = torch.autograd.grad(loss(plain)(*leaves), leaves)
-    for entry in (lists[op], f"{lists[op]}_backward"):
-        for name in cisdl_ops.implementations(entry):
-            with cisdl_ops.force_implementation(entry, name):
+    for direction in ("", "_backward"):
+        layer, step = op + direction, lists[op] + direction
+        combinations = [(name, None) for name in cisdl_ops.implementations(layer)]
+        combinations += [("steps", name) for name in cisdl_ops.implementations(step)]
+        for whole, part in combinations:
+            with ExitStack() as forced:
+                forced.enter_context(cisdl_ops.force_implementation(layer, whole))
+                if part is not None:
+                    forced.enter_context(cisdl_ops.force_implementation(step, part))
                 got = torch.autograd.grad(loss(operator(op, {}, True, False))(*leaves), leaves)
             torch.testing.assert_close(got, expected)
-            assert cisdl_ops.last_implementation(entry) == name
+            assert cisdl_ops.last_implementation(layer) == whole
+            assert part is None or cisdl_ops.last_implementation(step) == part
+
+
+# batch, inputs, hidden: both sides of vectors and tiles; sums of one, two and three chains.
+EDGES = [
+    *((4, 3, hidden) for hidden in (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65)),
+    *((batch, 17, 20) for batch in (6, 7, 13, 14, 15, 29)),
+    *((4, inputs, 8) for inputs in (0, 1, 15, 16, 33, 505, 520, 1030)),
+    (5, 16, 264),
+]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("op", GATES)
+def test_whole_layers_at_the_edges(op: str, reverse: bool) -> None:
+    """They give what the steps one by one give: in float64, with memory holding NaN until it is written."""
+    for batch, inputs, hidden in EDGES:
+        rows, generator = GATES[op] * hidden, torch.Generator().manual_seed(batch + inputs + hidden)
+        shapes = {
+            "input": (2 * batch + 1, inputs),
+            "hx": (batch, hidden),
+            "cx": (batch, hidden),
+            "w_ih": (rows, inputs),
+            "w_hh": (rows, hidden),
+            "b_ih": (rows,),
+            "b_hh": (rows,),
+        }
+        if op != "lstm_layer":
+            del shapes["cx"]
+        tensors = {
+            name: torch.randn(shape, generator=generator, dtype=torch.float64) / (shape[-1] or 1) ** 0.5
+            for name, shape in shapes.items()
+        }
+        lengths = torch.tensor([batch, batch - 1, 2])
+        outcomes = []
+        for name in ("packed", "steps"):
+            leaves = [tensor.clone().requires_grad_() for tensor in tensors.values()]
+            with (
+                cisdl_ops.force_implementation(op, name),
+                cisdl_ops.force_implementation(f"{op}_backward", name),
+                poisoned_memory(),
+            ):
+                call = partial(getattr(torch.ops.cisdl, op), batch_sizes=lengths, reverse=reverse)
+                outcomes.append(call(*[leaf.detach() for leaf in leaves]))
+                results = call(*leaves)
+                weights = [
+                    torch.linspace(-1, 1, one.numel(), dtype=one.dtype).view_as(one) for one in results
+                ]
+                outcomes[-1] += (*results, *torch.autograd.grad(results, leaves, weights))
+        torch.testing.assert_close(
+            *outcomes, rtol=1e-10, atol=1e-12, msg=lambda m, s=(batch, inputs, hidden): f"{s}\n{m}"
+        )
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_changed_weights_are_noticed(op: str) -> None:
+    """Weights are packed in every call: however they were changed, the next call uses the new ones."""
+    weight = torch.nn.Parameter(arguments(op, {}, False)["w_hh"])
+    others = arguments(op, {}, False)
+
+    def output() -> Tensor:
+        return operator(op, {}, False, False)(*(others | {"w_hh": weight}).values())[0]
+
+    def expected() -> Tensor:
+        return looped(op, {}, False, False)(*(others | {"w_hh": weight}).values())[0]
+
+    changes: list[Callable[[], Any]] = [
+        lambda: weight.data.mul_(2),
+        lambda: weight.detach().numpy().fill(0.5),
+        lambda: weight.data.set_(torch.randn_like(weight)),
+        lambda: torch.nn.Module.load_state_dict(holder, {"weight": torch.randn_like(weight)}),
+        lambda: weight.add_(1),
+    ]
+    holder = torch.nn.Module()
+    holder.weight = weight
+    for change in changes:
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                output()
+            with torch.no_grad():
+                change()
+            with mode():
+                torch.testing.assert_close(output(), expected())
 
 
 @pytest.mark.parametrize("op", GATES)
