@@ -12,6 +12,7 @@ from torch.nn.parameter import Parameter, UninitializedParameter
 from torch.nn.utils import parametrize
 
 from cisdl_ops import nn
+from cisdl_ops.nn.containers import Sequential, has_pairs
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 Kind = type[torch.nn.Module]
@@ -28,6 +29,10 @@ def accelerate(model: Module) -> Module:
     modules inside any container and wrapper (``DistributedDataParallel``, a compiled model); parametrised
     modules (``torch.nn.utils.parametrizations``) stay parametrised, lazy ones become ours when they learn
     their shape. A second call changes nothing; :func:`restore` undoes it.
+
+    In a ``torch.nn.Sequential`` a Linear and the ReLU after it, and a ReLU and the MaxPool2d after it, run as
+    one op in every call in which nobody sees what passes between them
+    (:class:`cisdl_ops.nn.containers.Sequential`).
 
     Left alone, so that they work as before:
 
@@ -55,6 +60,9 @@ def accelerate(model: Module) -> Module:
             parameters = list(module.parameters())
             if all(_is_ours_to_read(p) for p in parameters) and (parameters or not quantised):
                 module.__class__ = kind
+    for module in model.modules():  # when what it holds is ours
+        if type(module) is torch.nn.Sequential and has_pairs(module):
+            module.__class__ = Sequential
     return model
 
 
@@ -67,7 +75,7 @@ def restore(model: Module) -> Module:
     Raises:
         ValueError: a layer has an activation in it, which torch's layers cannot have.
     """
-    theirs = {ours: torchs for torchs, ours in SWAPS.items()}
+    theirs = {ours: torchs for torchs, ours in SWAPS.items()} | {Sequential: torch.nn.Sequential}
     for name, module in model.named_modules():
         kind = _counterpart(type(module), theirs)
         if kind and getattr(module, "activation", None) is not None:

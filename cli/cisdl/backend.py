@@ -8,7 +8,8 @@ into the other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from types import ModuleType
 
 from torch import nn
 
@@ -27,6 +28,7 @@ class Backend:
     """Whether Linear and MaxPool2d take an ``activation``."""
     Linear: Callable[..., nn.Linear]
     Conv2d: type[nn.Conv2d]
+    ConvTranspose2d: type[nn.ConvTranspose2d]
     MaxPool2d: Callable[..., nn.MaxPool2d]
     AvgPool2d: type[nn.AvgPool2d]
     LSTMCell: type[nn.LSTMCell]
@@ -35,11 +37,17 @@ class Backend:
 def get(name: str) -> Backend:
     """The backend called `name`, one of `NAMES`. A `BuildError` if its kernels do not load."""
     if name == "torch":
-        return Backend("torch", False, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LSTMCell)
+        return _of(name, nn, fuses=False)
     if name != "cisdl":
         raise UsageError(f"unknown backend '{name}'; {did_you_mean(name, NAMES)}")
     try:
         import cisdl_ops.nn as ours
     except ImportError as error:
         raise BuildError(f"{one_line(error)}; or use torch's own ops: --backend torch") from error
-    return Backend("cisdl", True, ours.Linear, ours.Conv2d, ours.MaxPool2d, ours.AvgPool2d, ours.LSTMCell)
+    return _of(name, ours, fuses=True)
+
+
+def _of(name: str, layers: ModuleType, fuses: bool) -> Backend:
+    """The layers of `torch.nn` or `cisdl_ops.nn`, which have the same names."""
+    kinds = [field.name for field in fields(Backend) if field.name[0].isupper()]
+    return Backend(name, fuses, **{kind: getattr(layers, kind) for kind in kinds})

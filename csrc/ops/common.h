@@ -6,6 +6,7 @@
 // symbolic sizes. So a fake tensor is refused for the same reasons, with the same words, as a real one.
 #pragma once
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -31,6 +32,7 @@
 
 #include "../common/problems.h"
 #include "../cpu/tuning.h"
+#include "large_blocks.h"
 #ifdef CISDL_WITH_CUDA
 #include "../cuda/kernels.h"
 #endif
@@ -79,6 +81,11 @@ Tensor empty_of(c10::ArrayRef<I> sizes, const Tensor& like,
   if constexpr (std::is_same_v<I, c10::SymInt>) {
     return at::empty_symint(sizes, like.options(), format);
   } else {
+    size_t bytes = like.element_size();
+    for (const int64_t size : sizes) bytes *= static_cast<size_t>(size);
+    if (bytes >= kLargeBytes && like.device().is_cpu())
+      return at::detail::empty_generic(sizes, large_blocks(), c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                       like.scalar_type(), format);
     return on_huge_pages(at::empty(sizes, like.options(), format));
   }
 }

@@ -130,6 +130,6 @@ def test_without_test_files_validation_is_reported_as_such(cisdl: Command, tmp_p
     line = result.out.splitlines()[-2]
     assert line.startswith("validation accuracy ")
     assert "/4)" in line
-    assert "mnist has no test images, these chose the epoch too" in line
+    assert "mnist has no test part, this one chose the epoch too" in line
     assert "test accuracy" not in result.out
     assert folder.name == "mnist"

@@ -40,7 +40,7 @@ def test_ls_runs_and_show_run(cisdl: Command, tmp_path: Path) -> None:
     (row,) = json.loads(cisdl("ls", "runs", "--json").out)
     assert (row["run"], row["model"], row["status"]) == ("small", "mlp", "finished")
     scored = json.loads((tmp_path / "runs" / "small" / "result.json").read_text())["test"]
-    assert row["accuracy"] == f"test {100 * scored['accuracy']:.2f} % ({scored['correct']}/50)"
+    assert row["result"] == f"test accuracy {100 * scored['accuracy']:.2f} % ({scored['correct']}/50)"
     for name in ("small", "runs/small"):
         shown = cisdl("show", name)
         assert shown.code == errors.OK

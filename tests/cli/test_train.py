@@ -94,14 +94,14 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
     from cisdl import backend
     from cisdl.data import digits
     from cisdl.models import registry
-    from cisdl.training.evaluate import evaluate
+    from cisdl.tasks.classification import classify
 
     data = digits.load().scaled(last["config"]["scale"])
-    model = registry.get("mlp").build(backend.get("torch"), data.shape, 10)
+    model = registry.get("mlp").build(backend.get("torch"), data.shape, classes=10)
     model.load_state_dict(best["model"])  # trained with our layers, read by torch's
     assert data.test is not None
     scored = json.loads((run / "result.json").read_text())["test"]
-    assert evaluate(model, data.test).correct == scored["correct"]
+    assert classify(model, data.test).correct == scored["correct"]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -282,20 +282,20 @@ def test_the_best_epoch_on_validation_is_kept_and_judged(
     cisdl: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Correct answers first, then the smaller loss; ties keep the earlier epoch."""
-    from cisdl.training import loop
-    from cisdl.training.evaluate import Evaluation, evaluate
+    from cisdl.tasks import classification
+    from cisdl.tasks.classification import Classified, classify
 
     script = [(5, 1.0), (9, 1.0), (9, 0.5), (9, 0.5), (8, 0.1)]
     seen: list[dict[str, torch.Tensor]] = []
 
-    def scripted(model: torch.nn.Module, part: Part) -> Evaluation:
+    def scripted(model: torch.nn.Module, part: Part) -> Classified:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         if len(seen) > len(script):
-            return evaluate(model, part)
+            return classify(model, part)
         correct, loss = script[len(seen) - 1]
-        return Evaluation(loss, correct, 10, torch.zeros(10, 10))
+        return Classified(loss, correct, 10, torch.zeros(10, 10))
 
-    monkeypatch.setattr(loop, "evaluate", scripted)
+    monkeypatch.setattr(classification, "classify", scripted)
     assert cisdl("train", "mlp", "--limit", "64", "--epochs", "5", "--threads", "1").code == errors.OK
     run = tmp_path / "runs" / "mlp"
     assert json.loads((run / "result.json").read_text())["best_epoch"] == 3

@@ -233,3 +233,64 @@ def test_meta_device() -> None:
     assert model(torch.empty(2, 3, 5, 5, device="meta")).shape == (2, 2)
     model.to_empty(device="cpu")
     assert model(torch.zeros(2, 3, 5, 5)).device.type == "cpu"
+
+
+def neighbours(inplace: bool = False) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 3, 3), nn.ReLU(inplace), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(27, 5), nn.ReLU(inplace), nn.Linear(5, 2)),
+    )
+
+
+IMAGES = (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_neighbours_in_a_sequential_are_joined(inplace: bool) -> None:
+    model = neighbours(inplace)
+    called = same_step(model, torch.randn(IMAGES))
+    assert "cisdl::linear_activation" in called
+    assert not {"aten::relu", "aten::relu_"} & called
+    kinds = [type(module) for module in model]
+    assert kinds.count(nn.ReLU) == 2
+    assert isinstance(model, nn.Sequential)
+    assert type(cisdl_ops.restore(model)) is nn.Sequential
+
+
+def test_a_joined_sequential_is_compiled_traced_and_copied() -> None:
+    model, x = cisdl_ops.accelerate(neighbours()), torch.randn(IMAGES)
+    expected = model(x)
+    torch.testing.assert_close(model[4:](model[:4](x)), expected)
+    for same in (copy.deepcopy(model), torch.fx.symbolic_trace(model), torch.compile(model, backend="eager")):
+        torch.testing.assert_close(same(x), expected)
+
+
+@pytest.mark.parametrize("watch", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("which", [1, 2, 4, 5])
+def test_a_hook_sees_what_it_saw_before(which: int, watch: str) -> None:
+    model, x = neighbours(), torch.randn(IMAGES)
+    seen: list[Tensor] = []
+
+    def hook(*given: Any) -> None:
+        seen.extend(one[0] if isinstance(one, tuple) else one for one in given[1:])
+
+    getattr(model[which], watch)(hook)
+    model(x)
+    expected = [one.clone() for one in seen]
+    seen.clear()
+    cisdl_ops.accelerate(model)(x)
+    torch.testing.assert_close(seen, expected)
+    assert seen
+
+
+def test_what_relu_does_in_place_is_seen() -> None:
+    """Of an input, and of an output that a hook keeps."""
+    x = torch.randn(1, 2, 4, 4)
+    cisdl_ops.accelerate(nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2)))(x)
+    assert (x >= 0).all()
+
+    model = cisdl_ops.accelerate(neighbours(inplace=True))
+    kept: list[Tensor] = []
+    model[0].register_forward_hook(lambda module, given, output: kept.append(output))
+    model(torch.randn(IMAGES))
+    assert (kept[0] >= 0).all()

@@ -8,32 +8,48 @@ from pathlib import Path
 import pytest
 import torch
 from cisdl import backend
-from cisdl.data import digits
 from cisdl.errors import UsageError
 from cisdl.models import registry
 from cisdl.models.lstm import RowLSTM
 from cisdl.report.layers import layers
-from cisdl.training.config import TrainConfig
-from cisdl.training.loop import Outcome, train
-from cisdl.training.run_folder import RunFolder
+from cisdl.training.loop import Outcome
 from torch import nn
 
+from tests.models.training import trained
+
 BACKENDS = ("cisdl", "torch")
-SHAPES = {"mlp": (1, 8, 8), "lenet": (1, 28, 28), "lstm": (1, 8, 8)}
+SHAPES = {
+    "mlp": (1, 8, 8),
+    "autoencoder": (1, 8, 8),
+    "denoising-autoencoder": (1, 8, 8),
+    "lenet": (1, 28, 28),
+    "lstm": (1, 8, 8),
+}
+PARAMETERS = {
+    "mlp": 17226,
+    "autoencoder": 83024,
+    "denoising-autoencoder": 56817,
+    "lenet": 61706,
+    "lstm": 71946,
+}
 
 
 def build(name: str, ops: str = "torch", **options: object) -> nn.Module:
     torch.manual_seed(0)
-    return registry.get(name).build(backend.get(ops), SHAPES[name], 10, **options)
+    entry = registry.get(name)
+    if entry.task == "classification":
+        options["classes"] = 10
+    return entry.build(backend.get(ops), SHAPES[name], **options)
 
 
 @pytest.mark.parametrize("ops", BACKENDS)
-@pytest.mark.parametrize(("name", "parameters"), [("mlp", 17226), ("lenet", 61706), ("lstm", 71946)])
+@pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_shapes_and_parameters(name: str, parameters: int, ops: str) -> None:
     model = build(name, ops)
-    assert model(torch.randn(3, *SHAPES[name])).shape == (3, 10)
+    makes = (10,) if registry.get(name).task == "classification" else SHAPES[name]
+    assert model(torch.randn(3, *SHAPES[name])).shape == (3, *makes)
     assert sum(p.numel() for p in model.parameters()) == parameters
-    assert sum(layer.parameters for layer in layers(model, SHAPES[name])) == parameters
+    assert sum(layer.parameters for layer in layers(model, torch.zeros(1, *SHAPES[name]))) == parameters
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -68,7 +84,7 @@ def test_lenet_gradients_agree_between_backends(activation: str, pooling: str) -
 
 
 def test_lenet_stages_have_the_papers_sizes() -> None:
-    outputs = {layer.name: layer.output for layer in layers(build("lenet"), SHAPES["lenet"])}
+    outputs = {layer.name: layer.output for layer in layers(build("lenet"), torch.zeros(1, *SHAPES["lenet"]))}
     assert outputs == {
         "conv1": "6 x 28 x 28",
         "pool1": "6 x 14 x 14",
@@ -82,7 +98,7 @@ def test_lenet_stages_have_the_papers_sizes() -> None:
 
 def test_lenet_refuses_other_sizes() -> None:
     with pytest.raises(UsageError, match="expected images of 28 x 28 pixels, got 8 x 8"):
-        registry.get("lenet").build(backend.get("torch"), (1, 8, 8), 10)
+        registry.get("lenet").build(backend.get("torch"), (1, 8, 8), classes=10)
 
 
 @pytest.mark.parametrize("activation", registry.ACTIVATIONS)
@@ -119,46 +135,21 @@ def test_lstm_joins_the_channels_of_a_row() -> None:
 
 
 def test_layers_counts_the_steps_of_a_cell() -> None:
-    described = {layer.name: layer for layer in layers(build("lstm"), SHAPES["lstm"])}
+    described = {layer.name: layer for layer in layers(build("lstm"), torch.zeros(1, *SHAPES["lstm"]))}
     assert described["cell"].calls == 8
     assert described["output"].calls == 1
 
 
-def trained(name: str, ops: str, folder: Path, seed: int = 0, **changes: object) -> Outcome:
-    """A run of `cisdl train NAME` on digits without its pictures."""
-    entry = registry.get(name)
-    settings: dict[str, object] = {
-        "model": name,
-        "options": dict(entry.options),
-        "backend": ops,
-        "device": "cpu",
-        "threads": 1,
-        "data": "digits",
-        "data_dir": None,
-        "scale": "raw",
-        "limit": None,
-        "epochs": entry.epochs,
-        "batch_size": entry.batch_size,
-        "optimizer": entry.optimizer,
-        "lr": entry.lr[entry.optimizer],
-        "momentum": 0.0,
-        "seed": seed,
-        "log_steps": False,
-    }
-    config = TrainConfig(**{**settings, **changes})  # type: ignore[arg-type]
-    torch.set_num_threads(1)
-    data = digits.load().resized(entry.image_size).scaled(config.scale)
-    torch.manual_seed(seed)
-    model = entry.build(backend.get(ops), data.shape, 10, **config.options)
-    return train(config, model, data, RunFolder(folder))
+def accuracy(outcome: Outcome) -> float:
+    return float(outcome.evaluation.as_dict()["accuracy"])
 
 
 @pytest.mark.parametrize(("name", "correct"), [("mlp", 342), ("lenet", 353), ("lstm", 342)])
 def test_defaults_reach_their_goal_on_digits(name: str, correct: int, tmp_path: Path) -> None:
     """Of 360 test images: 98 % for lenet, 95 % for the others."""
-    outcome = trained(name, "cisdl", tmp_path)
-    assert outcome.evaluation.total == 360
-    assert outcome.evaluation.correct >= correct
+    found = trained(name, tmp_path).evaluation.as_dict()
+    assert found["total"] == 360
+    assert found["correct"] >= correct
 
 
 @pytest.mark.parametrize(("activation", "goal"), [("sigmoid", 0.842), ("tanh", 0.924), ("relu", 0.948)])
@@ -170,5 +161,5 @@ def test_sixteen_hidden_units_reach_the_courses_figures(activation: str, goal: f
     for seed in range(3):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        reached.append(trained("mlp", "cisdl", folder, seed, **settings).evaluation.accuracy)
+        reached.append(accuracy(trained("mlp", folder, seed=seed, **settings)))
     assert statistics.mean(reached) > goal - 0.025

@@ -9,6 +9,7 @@ import torch
 from cisdl import backend
 from cisdl.models.lenet import LeNet
 from cisdl.report import confusion, convolutions, curves, mistakes
+from cisdl.tasks.base import Curve
 from matplotlib.image import imread
 
 
@@ -81,7 +82,9 @@ def test_curves_of_one_epoch_and_of_zero_loss(tmp_path: Path) -> None:
         "train_accuracy": 1.0,
         "validation_accuracy": 0.5,
     }
-    curves.draw(tmp_path / "one.png", "title", [row], 1, "footer")
+    curves.draw(
+        tmp_path / "one.png", "title", [row], 1, "footer", "cross-entropy", Curve("accuracy", "%", 100)
+    )
     is_picture(tmp_path / "one.png")
 
 

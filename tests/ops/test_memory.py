@@ -177,3 +177,22 @@ def test_weights_changed_in_place_are_seen() -> None:
                 torch.testing.assert_close(
                     case.call(op.ours, tensors), case.call(op.torch, tensors), rtol=1e-4, atol=1e-4
                 )
+
+
+def test_large_results_take_the_memory_of_those_freed() -> None:
+    """From 32 MiB on; never that of a tensor that is still there, and only up to a bound in all."""
+    x, w = torch.ones(1, 2304), torch.zeros(4096, 2304)
+
+    def gradient(value: float) -> Tensor:
+        g = torch.full((1, 4096), float(value))
+        result: Tensor = torch.ops.cisdl.linear_backward(g, x, w, [False, True, False])[1]
+        return result
+
+    first = gradient(1)
+    places = {first.data_ptr()}
+    del first
+    kept = [gradient(value) for value in range(5)]
+    assert places & {one.data_ptr() for one in kept}
+    assert len({one.data_ptr() for one in kept}) == 5
+    for value, one in enumerate(kept):
+        assert (one == value).all()

@@ -8,7 +8,7 @@ gains. torch's side is always torch's model with its fused Adam.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,14 @@ from cisdl.bench.ops import LAYOUTS, Settings
 from cisdl.bench.results import Row
 from cisdl.bench.timing import Timing, interleave
 from cisdl.errors import KernelDisagreesError
-from cisdl.models.activations import activated, linear
 from cisdl.models.registry import MODELS
 
 BATCH = 64
 CLASSES = 10
 STEPS_COMPARED = 3
+# Training goes step after step: each sample is a run of them, so that a step finds in the caches what the one
+# before it left there, and not what the competitor did.
+SAMPLE_SECONDS = 0.02
 LOSS_TOLERANCE = 1e-4
 
 
@@ -34,23 +36,52 @@ class AlexNet(nn.Module):
 
     def __init__(self, ops: Backend) -> None:
         super().__init__()
-        conv, relu, pool = ops.Conv2d, nn.ReLU, ops.MaxPool2d
+        conv, relu = ops.Conv2d, nn.ReLU
+
+        def relu_and_pool() -> list[nn.Module]:
+            if ops.fuses:
+                return [ops.MaxPool2d(3, 2, activation="relu")]
+            return [relu(), ops.MaxPool2d(3, 2)]
+
         self.features = nn.Sequential(
-            *(conv(3, 64, 11, 4, 2), relu(), pool(3, 2)),  # 64 x 7 x 7
-            *(conv(64, 192, 5, padding=2), relu(), pool(3, 2)),  # 192 x 3 x 3
+            *(conv(3, 64, 11, 4, 2), *relu_and_pool()),  # 64 x 7 x 7
+            *(conv(64, 192, 5, padding=2), *relu_and_pool()),  # 192 x 3 x 3
             *(conv(192, 384, 3, padding=1), relu()),
             *(conv(384, 256, 3, padding=1), relu()),
-            *(conv(256, 256, 3, padding=1), relu(), pool(3, 2)),  # 256 x 1 x 1
+            *(conv(256, 256, 3, padding=1), *relu_and_pool()),  # 256 x 1 x 1
         )
-        self.fc6 = linear(ops, 256, 4096, "relu")
-        self.fc7 = linear(ops, 4096, 4096, "relu")
-        self.output = ops.Linear(4096, CLASSES)
+        self.classifier = nn.Sequential(
+            *(nn.Flatten(), *linear_and_relu(ops, 256, 4096), *linear_and_relu(ops, 4096, 4096)),
+            ops.Linear(4096, CLASSES),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.features(images).flatten(1)
-        x = activated(self.fc7, activated(self.fc6, x, torch.relu), torch.relu)
-        scores: Tensor = self.output(x)
+        scores: Tensor = self.classifier(self.features(images))
         return scores
+
+
+def linear_and_relu(ops: Backend, inputs: int, outputs: int) -> list[nn.Module]:
+    if ops.fuses:
+        return [ops.Linear(inputs, outputs, activation="relu")]
+    return [ops.Linear(inputs, outputs), nn.ReLU()]
+
+
+def sequential_lenet(ops: Backend) -> nn.Module:
+    """The LeNet of :mod:`cisdl.models.lenet`, written as most are: torch's modules in a row."""
+    return nn.Sequential(
+        *(ops.Conv2d(1, 6, 5, padding=2), nn.ReLU(), ops.MaxPool2d(2)),  # 6 x 14 x 14
+        *(ops.Conv2d(6, 16, 5), nn.ReLU(), ops.MaxPool2d(2)),  # 16 x 5 x 5
+        *(nn.Flatten(), ops.Linear(400, 120), nn.ReLU(), ops.Linear(120, 84), nn.ReLU()),
+        ops.Linear(84, CLASSES),
+    )
+
+
+def sequential_mlp(ops: Backend) -> nn.Module:
+    """The MLP of :mod:`cisdl.models.mlp`, likewise."""
+    return nn.Sequential(
+        *(nn.Flatten(), ops.Linear(784, 300), nn.ReLU(), ops.Linear(300, 100), nn.ReLU()),
+        ops.Linear(100, CLASSES),
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +96,7 @@ class Model:
 
 
 def _registered(name: str, **options: object) -> Callable[[Backend], nn.Module]:
-    return lambda ops: MODELS[name].build(ops, (1, 28, 28), CLASSES, **options)
+    return lambda ops: MODELS[name].build(ops, (1, 28, 28), classes=CLASSES, **options)
 
 
 _MLP = _registered("mlp", hidden=(300, 100))
@@ -74,9 +105,9 @@ BENCH_MODELS: dict[str, Model] = {
     model.name: model
     for model in (
         Model("mlp", _MLP),
-        Model("mlp_accelerated", _MLP, accelerated=True),
+        Model("mlp_accelerated", sequential_mlp, accelerated=True),
         Model("lenet", _registered("lenet"), convolves=True),
-        Model("lenet_accelerated", _registered("lenet"), convolves=True, accelerated=True),
+        Model("lenet_accelerated", sequential_lenet, convolves=True, accelerated=True),
         Model("alexnet64", AlexNet, _COLOUR, convolves=True),
         Model("alexnet64_accelerated", AlexNet, _COLOUR, convolves=True, accelerated=True),
         Model("lstm", _registered("lstm")),
@@ -141,7 +172,8 @@ def time_step(entry: Model, layouts: tuple[str, ...], settings: Settings) -> Row
     for layout in layouts:
         require_equal_training(entry, layout, settings)
     trainers = [Trainer(entry, provider, layout, settings) for provider, layout in names]
-    samples = interleave(trainers, settings.clock, settings.effort)
+    effort = replace(settings.effort, sample=max(SAMPLE_SECONDS, settings.effort.sample))
+    samples = interleave(trainers, settings.clock, effort)
     timings = [Timing(*one, seconds) for one, seconds in zip(names, samples, strict=True)]
     dtype = str(settings.dtype).removeprefix("torch.")
     layout = "each" if settings.each_layout else "best"

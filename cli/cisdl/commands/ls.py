@@ -54,7 +54,6 @@ def models() -> Rows:
             "epochs": entry.epochs,
             "batch": entry.batch_size,
             "optimizer": f"{entry.optimizer}, lr {entry.lr[entry.optimizer]:g}",
-            "options": ", ".join(f"--{name} {plain(value)}" for name, value in entry.options.items()),
         }
         for entry in sorted(MODELS.values(), key=lambda entry: entry.week)
     ]
@@ -86,7 +85,7 @@ def runs() -> Rows:
     rows = []
     for path in existing():
         config, result = read_json(path / "config.json"), read_json(path / "result.json")
-        scores = [f"{part} {score(result[part])}" for part in ("test", "validation") if part in result]
+        judged = [part for part in ("test", "validation") if part in result]
         rows.append(
             {
                 "run": path.name,
@@ -96,15 +95,10 @@ def runs() -> Rows:
                 "epochs": config.get("epochs", "?"),
                 "seed": config.get("seed", "?"),
                 "status": result.get("status", "unfinished"),
-                "accuracy": scores[0] if scores else "-",
+                "result": f"{judged[0]} {result[judged[0]].get('words', '')}" if judged else "-",
             }
         )
     return rows
-
-
-def score(judged: dict[str, Any]) -> str:
-    """An accuracy of result.json with its counts."""
-    return f"{100 * judged['accuracy']:.2f} % ({judged['correct']}/{judged['total']})"
 
 
 def kernels() -> Rows:

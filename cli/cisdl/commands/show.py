@@ -38,32 +38,31 @@ def show(what: str) -> None:
 
 
 def show_model(name: str) -> None:
-    """Layers for the bundled digits, on torch's modules: ours have the same shapes."""
-    import importlib
-
-    from cisdl import backend, console
-    from cisdl.data import digits
+    """Layers for the bundled data, on torch's modules: ours have the same shapes."""
+    from cisdl import backend, console, tasks
+    from cisdl.commands.ls import plain
     from cisdl.models.registry import get
     from cisdl.report.layers import layer_table, layers
+    from cisdl.training.config import configure
 
     entry = get(name)
-    data = digits.load()
-    size = entry.image_size
-    shape = data.shape if size is None else (1, size, size)
-    model = entry.build(backend.get("torch"), shape, len(data.class_names))
-    story = importlib.import_module(f"cisdl.models.{name}").__doc__
+    task = tasks.load(entry, configure(entry, backend="torch"))
+    model = task.build(backend.get("torch"))
     out = console.stdout()
-    out.print((story or "").strip(), markup=False, soft_wrap=True)
+    out.print((entry.module.__doc__ or "").strip(), markup=False, soft_wrap=True)
     out.print()
-    out.print(f"for images of {' x '.join(map(str, shape))} and {len(data.class_names)} classes:")
-    out.print(layer_table(layers(model, shape)))
+    options = ", ".join(f"--{name} {plain(value)}" for name, value in entry.options.items())
+    out.print(f"options and their defaults: {options}", markup=False, soft_wrap=True)
+    out.print()
+    out.print(f"for {task.data.name}: {', '.join(task.describe().values())}", markup=False)
+    out.print(layer_table(layers(model, task.example())))
 
 
 def show_run(folder: Path) -> None:
     import json
 
     from cisdl import console
-    from cisdl.commands.ls import plain, print_table, score
+    from cisdl.commands.ls import plain, print_table
     from cisdl.training.run_folder import read_json
 
     config, result = read_json(folder / "config.json"), read_json(folder / "result.json")
@@ -85,7 +84,7 @@ def show_run(folder: Path) -> None:
     out.print()
     for part in ("test", "validation"):
         if part in result:
-            out.print(f"{part} accuracy {score(result[part])}")
+            out.print(f"{part} {result[part].get('words', '')}", markup=False)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     out.print("files: " + ", ".join(files), markup=False)
 

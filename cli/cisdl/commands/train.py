@@ -11,8 +11,7 @@ from cisdl.data.registry import DATA, SCALES
 from cisdl.errors import UsageError
 from cisdl.models.registry import ACTIVATIONS, MODELS, POOLINGS, ModelEntry
 from cisdl.models.registry import get as get_model
-
-MOMENTUM = 0.9
+from cisdl.training.config import MOMENTUM, SCHEDULES, configure
 
 
 def model_entry(ctx: click.Context, param: click.Parameter, value: str) -> ModelEntry:
@@ -33,6 +32,11 @@ def widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return numbers
 
 
+def having(option: str) -> str:
+    """The models that have an option."""
+    return ", ".join(entry.name for entry in MODELS.values() if option in entry.options)
+
+
 def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """A learning rate has to be finite and above zero."""
     if value is not None and not (math.isfinite(value) and value > 0):
@@ -44,16 +48,14 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 @click.argument("model", callback=model_entry, metavar="MODEL")
 @click.option(
     "--data",
-    default="digits",
-    show_default=True,
     metavar="NAME|PATH",
-    help=f"A data set ({', '.join(DATA)}) or a folder of IDX files.",
+    help=f"A data set ({', '.join(DATA)}) or a folder of IDX files.  [default: by model]",
 )
 @click.option("--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]")
 @click.option(
     "--scale",
     type=click.Choice(SCALES),
-    help="Pixels as they are, in [0, 1], or with mean 0 and deviation 1.  [default: by data set]",
+    help="Pixels as they are, in [0, 1], or with mean 0 and deviation 1.  [default: by model and data]",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most N images of each part.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N")
@@ -61,16 +63,39 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 @click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]))
 @click.option("--lr", type=float, callback=positive, metavar="RATE", help="Learning rate.")
 @click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    help="The rate stays, or falls to zero over the epochs along half a cosine.",
+)
+@click.option(
     "--momentum",
     type=click.FloatRange(0, 1, max_open=True),
     metavar="M",
     help=f"With --optimizer momentum.  [default: {MOMENTUM}]",
 )
 @click.option(
-    "--hidden", callback=widths, metavar="N[,N...]", help="mlp: hidden layers' widths; lstm: one width."
+    "--hidden",
+    callback=widths,
+    metavar="N[,N...]",
+    help=f"Widths of hidden layers ({having('hidden')}).",
 )
-@click.option("--activation", type=click.Choice(ACTIVATIONS), help="mlp, lenet.")
-@click.option("--pooling", type=click.Choice(POOLINGS), help="lenet.")
+@click.option("--activation", type=click.Choice(ACTIVATIONS), help=f"({having('activation')})")
+@click.option("--pooling", type=click.Choice(POOLINGS), help=f"({having('pooling')})")
+@click.option(
+    "--code", type=click.IntRange(min=1), metavar="N", help=f"Numbers of the code ({having('code')})."
+)
+@click.option(
+    "--noise",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help=f"Its deviation, for pixels in [0, 1] ({having('noise')}).",
+)
+@click.option(
+    "--width",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Channels of the first layer ({having('width')}).",
+)
 @click.option(
     "--backend",
     type=click.Choice(["cisdl", "torch"]),
@@ -98,7 +123,7 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 )
 def train(
     model: ModelEntry,
-    data: str,
+    data: str | None,
     data_dir: str | None,
     scale: str | None,
     limit: int | None,
@@ -106,10 +131,14 @@ def train(
     batch_size: int | None,
     optimizer: str | None,
     lr: float | None,
+    schedule: str | None,
     momentum: float | None,
     hidden: tuple[int, ...] | None,
     activation: str | None,
     pooling: str | None,
+    code: int | None,
+    noise: float | None,
+    width: int | None,
     backend: str,
     device: str,
     threads: int | None,
@@ -118,43 +147,47 @@ def train(
     dry_run: bool,
     out: str | None,
 ) -> None:
-    """Train MODEL (mlp, lenet or lstm) and leave its results in a run folder.
+    """Train MODEL and leave its results in a run folder; `cisdl ls models` lists them.
 
     Options without a default shown have one for each model; --dry-run prints them. The epoch that does
-    best on validation is kept and judged once on the test images.
+    best on validation is kept and judged once on the test part.
 
     \b
     Examples:
       cisdl train lenet
       cisdl train mlp --hidden 16 --activation tanh --optimizer sgd --lr 0.01 --batch-size 16 --epochs 10
       cisdl train lenet --data ../data/fashion-mnist --epochs 2 -o fashion
+      cisdl train denoising-autoencoder --noise 0.5
     """
-    options = model_options(model, hidden=hidden, activation=activation, pooling=pooling)
-    optimizer = optimizer or model.optimizer
-    if momentum is not None and optimizer != "momentum":
-        raise UsageError(f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer}")
+    options = model_options(
+        model, hidden=hidden, activation=activation, pooling=pooling, code=code, noise=noise, width=width
+    )
+    if momentum is not None and (optimizer or model.optimizer) != "momentum":
+        raise UsageError(
+            f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer or model.optimizer}"
+        )
     name = run_name(out, model.name)
 
     from cisdl import device as devices
-    from cisdl.training.config import TrainConfig
     from cisdl.training.run import run
 
     chosen = devices.resolve(device)
-    config = TrainConfig(
-        model=model.name,
+    config = configure(
+        model,
         options=options,
         backend=backend,
         device=str(chosen),
         threads=devices.prepare(chosen, threads),
         data=data,
         data_dir=data_dir,
-        scale=scale or (DATA[data].scale if data in DATA else "standard"),
+        scale=scale,
         limit=limit,
-        epochs=epochs or model.epochs,
-        batch_size=batch_size or model.batch_size,
+        epochs=epochs,
+        batch_size=batch_size,
         optimizer=optimizer,
-        lr=lr or model.lr[optimizer],
-        momentum=(MOMENTUM if momentum is None else momentum) if optimizer == "momentum" else 0.0,
+        lr=lr,
+        schedule=schedule,
+        momentum=momentum,
         seed=seed,
         log_steps=log_steps,
     )
@@ -165,9 +198,8 @@ def model_options(model: ModelEntry, **given: Any) -> dict[str, Any]:
     """The model's own options, as given or by default; one it does not have is refused."""
     for option, value in given.items():
         if value is not None and option not in model.options:
-            having = ", ".join(entry.name for entry in MODELS.values() if option in entry.options)
             raise UsageError(
-                f"--{option}: expected with {having}, got with {model.name}, which has no such option"
+                f"--{option}: expected with {having(option)}, got with {model.name}, which has no such option"
             )
     return {name: default if given[name] is None else given[name] for name, default in model.options.items()}
 

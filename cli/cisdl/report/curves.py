@@ -1,4 +1,4 @@
-"""curves.png: loss and accuracy over the epochs, with the epoch that was kept."""
+"""curves.png: the loss and the task's score over the epochs, with the epoch that was kept."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from cisdl.report import style
+from cisdl.tasks.base import Curve
 
 WIDE_RANGE = 20.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
 
 
-def draw(path: Path, title: str, metrics: Sequence[Mapping[str, Any]], best_epoch: int, footer: str) -> None:
+def draw(
+    path: Path,
+    title: str,
+    metrics: Sequence[Mapping[str, Any]],
+    best_epoch: int,
+    footer: str,
+    loss_name: str,
+    score: Curve,
+) -> None:
     """`metrics` are the rows of metrics.csv."""
     epochs = [row["epoch"] for row in metrics]
     with style.figure(path, 10, 4.1, title) as fig:
         left, right = fig.subplots(1, 2)
-        panel(left, "loss (cross-entropy)", epochs, best_epoch, metrics, "loss", 1.0)
+        panel(left, epochs, best_epoch, metrics, Curve("loss", f"loss ({loss_name})"))
         losses = [row[f"{part}_loss"] for row in metrics for part in ("train", "validation")]
         if min(losses) > 0 and max(losses) / min(losses) > WIDE_RANGE:
             left.set_yscale("log")
@@ -28,25 +37,29 @@ def draw(path: Path, title: str, metrics: Sequence[Mapping[str, Any]], best_epoc
             left.yaxis.set_minor_formatter(NullFormatter())
         else:
             left.set_ylim(bottom=0)
-        panel(right, "accuracy, %", epochs, best_epoch, metrics, "accuracy", 100.0)
+        panel(right, epochs, best_epoch, metrics, score)
+        # One legend speaks for both panels; the lower right of a score that grows is always free.
+        right.legend(*left.get_legend_handles_labels(), frameon=False, loc="lower right")
         fig.supxlabel(footer, x=0.012, ha="left", fontsize=9, color=style.FAINT)
 
 
 def panel(
     axes: Axes,
-    title: str,
     epochs: Sequence[int],
     best_epoch: int,
     metrics: Sequence[Mapping[str, Any]],
-    key: str,
-    factor: float,
+    curve: Curve,
 ) -> None:
+    """A column of each part; a score may be known of validation only."""
+    key, title, factor = curve
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.grid(axis="y", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for part, color in (("train", style.BLUE), ("validation", style.ORANGE)):
+        if f"{part}_{key}" not in metrics[0]:
+            continue
         values = [factor * row[f"{part}_{key}"] for row in metrics]
         marker = "o" if len(epochs) < 25 else ""
         axes.plot(epochs, values, color=color, marker=marker, markersize=3.5, label=part)
@@ -55,5 +68,3 @@ def panel(
         [best_epoch], [kept], "o", markersize=10, markerfacecolor="none", markeredgecolor=style.ORANGE,
         markeredgewidth=1.6, label=f"kept: epoch {best_epoch}", linestyle="none",
     )  # fmt: skip
-    if key == "accuracy":  # one legend speaks for both panels; this one's lower right is always free
-        axes.legend(frameon=False, loc="lower right")

@@ -1,4 +1,4 @@
-"""A model's layers with shapes and parameter counts, found by running it once on an empty image."""
+"""A model's layers with shapes and parameter counts, found by running it once on an example."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Layer:
     name: str
     kind: str
     output: str
-    """Shape of its output for one image, without the batch dimension."""
+    """Shape of its output for one example, without the batch dimension."""
     parameters: int
     calls: int
 
 
 @torch.no_grad()
-def layers(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
-    """The layers of `model` in the order a forward pass first reaches them, for images of shape (C, H, W)."""
+def layers(model: nn.Module, example: Tensor) -> list[Layer]:
+    """The layers of `model` in the order a forward pass first reaches them; `example` is a batch of one."""
     names = {module: name for name, module in model.named_modules() if not list(module.children())}
     outputs: dict[nn.Module, str] = {}
     calls: dict[nn.Module, int] = dict.fromkeys(names, 0)
@@ -39,7 +39,7 @@ def layers(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
     hooks = [module.register_forward_hook(seen) for module in names]
     training = model.training
     try:
-        model.eval()(torch.zeros(1, *shape))
+        model.eval()(example)
     finally:
         model.train(training)
         for hook in hooks:

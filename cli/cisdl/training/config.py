@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from cisdl.data.registry import DATA
+from cisdl.models.registry import ModelEntry
+
+MOMENTUM = 0.9
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -12,7 +19,7 @@ class TrainConfig:
 
     model: str
     options: dict[str, Any]
-    """The model's own options: hidden, activation, pooling."""
+    """The model's own options."""
     backend: str
     device: str
     threads: int
@@ -24,9 +31,44 @@ class TrainConfig:
     batch_size: int
     optimizer: str
     lr: float
+    schedule: str
     momentum: float
     seed: int
     log_steps: bool
 
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        if self.schedule == "cosine":  # Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts
+            return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
+        return self.lr
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def configure(entry: ModelEntry, **given: Any) -> TrainConfig:
+    """The configuration of a run: what is given, else the model's defaults; None counts as not given."""
+    given = {name: value for name, value in given.items() if value is not None}
+    data = given.get("data", entry.data)
+    optimizer = given.get("optimizer", entry.optimizer)
+    of_data = DATA[data].scale if data in DATA else "standard"
+    defaults = {
+        "model": entry.name,
+        "options": dict(entry.options),
+        "backend": "cisdl",
+        "device": "cpu",
+        "threads": 1,
+        "data": data,
+        "data_dir": None,
+        "scale": entry.scale or of_data,
+        "limit": None,
+        "epochs": entry.epochs,
+        "batch_size": entry.batch_size,
+        "optimizer": optimizer,
+        "lr": entry.lr[optimizer],
+        "schedule": entry.schedule,
+        "momentum": MOMENTUM if optimizer == "momentum" else 0.0,
+        "seed": 0,
+        "log_steps": False,
+    }
+    return TrainConfig(**defaults | given)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from cisdl.data.batches import batch_count, batches
-from cisdl.data.images import ImageData
 from cisdl.errors import DivergedError, Interrupted
+from cisdl.tasks.base import Evaluation, Task
 from cisdl.training import checkpoint, progress
 from cisdl.training.config import TrainConfig
-from cisdl.training.evaluate import Evaluation, evaluate
 from cisdl.training.interrupt import InterruptRequest
 from cisdl.training.run_folder import RunFolder
 
@@ -31,6 +29,7 @@ class Outcome:
     best_epoch: int
     judged_on: str
     evaluation: Evaluation
+    baselines: Mapping[str, Evaluation]
     seconds: float
 
 
@@ -47,16 +46,16 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     return optimizer
 
 
-def train(config: TrainConfig, model: nn.Module, data: ImageData, folder: RunFolder) -> Outcome:
+def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) -> Outcome:
     """Train `model` in place, keep the epoch that does best on validation, judge that one on test.
 
     Writes metrics, checkpoints and result.json into `folder`. Raises `DivergedError` if the loss leaves the
     numbers and `Interrupted` after Ctrl-C, when last.pt holds the state after the last complete step.
     """
     optimizer = make_optimizer(config, model)
-    steps_per_epoch = batch_count(data.train, config.batch_size)
-    facts = config.as_dict() | {"scaling": data.scaling, "classes": list(data.class_names)}
-    best: tuple[int, float] | None = None  # correct on validation, minus the loss there
+    steps_per_epoch = task.batch_count()
+    facts = config.as_dict() | task.facts()
+    best: tuple[float, ...] | None = None  # the rank of the best validation so far
     best_epoch = step = 0
     first_loss = math.nan
     started = time.perf_counter()
@@ -64,22 +63,22 @@ def train(config: TrainConfig, model: nn.Module, data: ImageData, folder: RunFol
     with InterruptRequest() as interrupt, progress.make(config.epochs, steps_per_epoch) as report:
         for epoch in range(1, config.epochs + 1):
             epoch_started = time.perf_counter()
-            loss_sum, correct = 0.0, 0
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr_at(epoch)
+            loss_sum, count, correct = 0.0, 0, 0
             model.train()
-            for batch, (images, labels) in enumerate(
-                batches(data.train, config.batch_size, config.seed, epoch), start=1
-            ):
+            for batch, examples in enumerate(task.batches(epoch), start=1):
                 optimizer.zero_grad(set_to_none=True)
-                scores = model(images)  # (batch, classes)
-                loss = F.cross_entropy(scores, labels)
-                loss.backward()  # type: ignore[no-untyped-call]
+                taken = task.step(model, examples)
+                taken.loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
 
                 step += 1
-                value = loss.item()
+                value = taken.loss.item()
                 first_loss = value if step == 1 else first_loss
-                loss_sum += value * len(labels)
-                correct += int((scores.argmax(1) == labels).sum())
+                loss_sum += value * taken.count
+                count += taken.count
+                correct += taken.correct or 0
                 if config.log_steps:
                     folder.add_step(step, epoch, value)
                 report.step(epoch, batch, value)
@@ -91,7 +90,7 @@ def train(config: TrainConfig, model: nn.Module, data: ImageData, folder: RunFol
                     raise interrupted(folder, position)
 
             seconds = time.perf_counter() - epoch_started
-            train_loss = loss_sum / len(data.train)
+            train_loss = loss_sum / count
             if train_loss > BLOWN_UP * first_loss:
                 raise diverged(
                     folder,
@@ -99,39 +98,36 @@ def train(config: TrainConfig, model: nn.Module, data: ImageData, folder: RunFol
                     f"the mean loss of epoch {epoch} (step {step}) is {train_loss:.3g}, "
                     f"{train_loss / first_loss:.3g} times that of the first step",
                 )
-            validation = evaluate(model, data.validation)
+            validation = task.evaluate(model, "validation")
             if not math.isfinite(validation.loss):
                 raise diverged(folder, config, f"the validation loss became {validation.loss} at step {step}")
 
-            judged = (validation.correct, -validation.loss)
-            is_best = best is None or judged > best
+            is_best = best is None or validation.rank > best
             position = {"epoch": epoch, "batch": steps_per_epoch, "step": step}
             checkpoint.save(folder / "last.pt", model, optimizer, facts, position)
             if is_best:
-                best, best_epoch = judged, epoch
+                best, best_epoch = validation.rank, epoch
                 checkpoint.save(folder / "best.pt", model, optimizer, facts, position)
             row: dict[str, Any] = {
                 "epoch": epoch,
                 "step": step,
                 "train_loss": train_loss,
-                "train_accuracy": correct / len(data.train),
-                "validation_loss": validation.loss,
-                "validation_accuracy": validation.accuracy,
-                "validation_correct": validation.correct,
-                "validation_total": validation.total,
+                **({} if taken.correct is None else {"train_accuracy": correct / count}),
+                **{f"validation_{name}": value for name, value in validation.as_dict().items()},
                 "seconds": round(seconds, 4),
-                "images_per_second": round(len(data.train) / seconds),
+                "examples_per_second": round(count / seconds),
                 "best": is_best,
             }
             folder.add_metrics(row)
-            report.epoch(row)
+            report.epoch(row, f"{task.metric} {validation}")
             if interrupt.requested:  # during validation; last.pt is written already
                 raise interrupted(folder, position)
 
     model.load_state_dict(checkpoint.load(folder / "best.pt")["model"])
-    judged_on = "validation" if data.test is None else "test"
-    evaluation = evaluate(model, data.parts()[judged_on])
-    outcome = Outcome(best_epoch, judged_on, evaluation, time.perf_counter() - started)
+    judged_on = task.parts[-1]
+    evaluation = task.evaluate(model, judged_on)
+    baselines = task.baselines(judged_on)
+    outcome = Outcome(best_epoch, judged_on, evaluation, baselines, time.perf_counter() - started)
     folder.write_json(
         "result.json",
         {
@@ -139,7 +135,8 @@ def train(config: TrainConfig, model: nn.Module, data: ImageData, folder: RunFol
             "best_epoch": best_epoch,
             "epochs": config.epochs,
             "steps": step,
-            judged_on: evaluation.as_dict(),
+            judged_on: evaluation.as_dict() | {"words": f"{task.metric} {evaluation}"},
+            "baselines": {name: found.as_dict() for name, found in baselines.items()},
             "seconds": round(outcome.seconds, 3),
         },
     )

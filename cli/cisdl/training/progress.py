@@ -7,15 +7,14 @@ from types import TracebackType
 from typing import Any, Protocol
 
 
-def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """One epoch in words; `row` is its row of metrics.csv."""
+def epoch_line(row: dict[str, Any], judged: str, epochs: int) -> str:
+    """One epoch in words: its row of metrics.csv, and what validation came to ("accuracy 97 % (350/360)")."""
     width = len(str(epochs))
-    count = f"({row['validation_correct']}/{row['validation_total']})"
     best = "  best" if row["best"] else ""
     return (
         f"epoch {row['epoch']:>{width}}/{epochs}  train loss {row['train_loss']:.4f}  "
         f"validation loss {row['validation_loss']:.4f}  "
-        f"accuracy {100 * row['validation_accuracy']:.2f} % {count}  {row['seconds']:.1f} s{best}"
+        f"{judged}  {row['seconds']:.1f} s{best}"
     )
 
 
@@ -30,7 +29,7 @@ class Progress(Protocol):
 
     def step(self, epoch: int, batch: int, loss: float) -> None: ...
 
-    def epoch(self, row: dict[str, Any]) -> None: ...
+    def epoch(self, row: dict[str, Any], judged: str) -> None: ...
 
 
 class Lines:
@@ -50,8 +49,8 @@ class Lines:
     def step(self, epoch: int, batch: int, loss: float) -> None:
         pass
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        print(epoch_line(row, self.epochs), file=sys.stderr, flush=True)
+    def epoch(self, row: dict[str, Any], judged: str) -> None:
+        print(epoch_line(row, judged, self.epochs), file=sys.stderr, flush=True)
 
 
 class Bar:
@@ -92,8 +91,8 @@ class Bar:
         done = (epoch - 1) * self.steps_per_epoch + batch
         self.progress.update(self.task, completed=done, epoch=f"{epoch}/{self.epochs}", loss=loss)
 
-    def epoch(self, row: dict[str, Any]) -> None:
-        self.console.print(epoch_line(row, self.epochs), markup=False, soft_wrap=True)
+    def epoch(self, row: dict[str, Any], judged: str) -> None:
+        self.console.print(epoch_line(row, judged, self.epochs), markup=False, soft_wrap=True)
 
 
 def make(epochs: int, steps_per_epoch: int) -> Progress:

@@ -7,11 +7,10 @@ from dataclasses import asdict
 
 import torch
 
-from cisdl import backend, console, environment
-from cisdl.data import registry as data_registry
-from cisdl.data.images import ImageData
+from cisdl import backend, console, environment, tasks
 from cisdl.models import registry as model_registry
 from cisdl.report.layers import Layer, layer_table, layers
+from cisdl.tasks.base import Data, Task
 from cisdl.training.config import TrainConfig
 from cisdl.training.run_folder import RunFolder
 
@@ -20,14 +19,14 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> None:
     """Load the data, build the model, train it, draw it; for `dry_run` stop after saying what it would do."""
     entry = model_registry.get(config.model)
     ops = backend.get(config.backend)
-    data = data_registry.load(config.data, config.data_dir, config.seed)
-    data = data.limited(config.limit).resized(entry.image_size).scaled(config.scale)
+    task = tasks.load(entry, config)
+    data = task.data
 
     torch.manual_seed(config.seed)  # weights are drawn on the CPU: equal on every device
-    model = entry.build(ops, data.shape, len(data.class_names), **config.options)
-    described = layers(model, data.shape)
+    model = task.build(ops)
+    described = layers(model, task.example())
     if dry_run:
-        print_dry_run(config, data, described)
+        print_dry_run(task, described)
         return
 
     device = torch.device(config.device)
@@ -41,7 +40,8 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> None:
             "run": folder.path.name,
             "parameters": parameters,
             "layers": [asdict(layer) for layer in described],
-            "data_facts": data_facts(data),
+            "data_facts": {name: getattr(data, name) for name in ("name", "source", "split", "counts")}
+            | task.facts(),
         },
     )
     folder.write_json("env.json", environment.gather())
@@ -54,44 +54,36 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> None:
     from cisdl.training.loop import train
 
     try:
-        outcome = train(config, model, data.to(device), folder)
+        task.to(device)
+        outcome = train(config, model, task, folder)
     finally:
         folder.close()
 
     from cisdl.report import plots
 
-    plots.draw(config, model.cpu(), data, folder, outcome)
+    task.to(torch.device("cpu"))
+    plots.draw(task, model.cpu(), folder, outcome)
     note = (
-        "" if outcome.judged_on == "test" else f"; {data.name} has no test images, these chose the epoch too"
+        "" if outcome.judged_on == "test" else f"; {data.name} has no test part, this one chose the epoch too"
     )
     print(
-        f"{outcome.judged_on} accuracy {outcome.evaluation}, "
+        f"{outcome.judged_on} {task.metric} {outcome.evaluation}, "
         f"best epoch {outcome.best_epoch} of {config.epochs} by validation, {outcome.seconds:.1f} s{note}"
     )
+    for name, found in outcome.baselines.items():
+        print(f"beside it: {name} {found}")
     print(folder.path)
 
 
-def summary(data: ImageData) -> str:
+def summary(data: Data) -> str:
     return "(" + ", ".join(f"{count} {part}" for part, count in data.counts.items()) + ")"
 
 
-def data_facts(data: ImageData) -> dict[str, object]:
-    return {
-        "name": data.name,
-        "source": data.source,
-        "split": data.split,
-        "counts": data.counts,
-        "shape": list(data.shape),
-        "classes": list(data.class_names),
-        "scaling": data.scaling,
-    }
-
-
-def print_dry_run(config: TrainConfig, data: ImageData, described: list[Layer]) -> None:
+def print_dry_run(task: Task, described: list[Layer]) -> None:
     """The resolved configuration, the data and the layers, on stdout."""
     from rich.table import Table
 
-    out = console.stdout()
+    config, data, out = task.config, task.data, console.stdout()
     table = Table(title="configuration", title_justify="left", show_header=False, box=None)
     for key, value in config.as_dict().items():
         if key == "options":
@@ -101,10 +93,10 @@ def print_dry_run(config: TrainConfig, data: ImageData, described: list[Layer]) 
         elif value is not None and (key != "momentum" or config.optimizer == "momentum"):
             table.add_row(f"  {key}", f"{value:g}" if isinstance(value, float) else str(value))
     out.print(table)
-    channels, height, width = data.shape
     facts = Table(title="\ndata", title_justify="left", show_header=False, box=None)
-    facts.add_row("  images", summary(data)[1:-1])
-    facts.add_row("  shape", f"{channels} x {height} x {width}, {len(data.class_names)} classes")
+    facts.add_row("  parts", summary(data)[1:-1])
+    for name, what in task.describe().items():
+        facts.add_row(f"  {name}", what)
     facts.add_row("  split", data.split)
     facts.add_row("  source", data.source)
     out.print(facts)

@@ -1,0 +1,113 @@
+"""Which class is it? Images to scores, softmax cross-entropy, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cisdl.backend import Backend
+from cisdl.data.batches import batches
+from cisdl.data.images import Part
+from cisdl.models.lenet import LeNet
+from cisdl.models.registry import ModelEntry
+from cisdl.tasks.base import Curve, Evaluation, Pictures, Step
+from cisdl.tasks.images import ImageTask
+from cisdl.training.config import TrainConfig
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Classified(Evaluation):
+    """`scores` is (total, classes) on the CPU; the loss is the mean over all images."""
+
+    correct: int
+    total: int
+    scores: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        return (self.correct, -self.loss)
+
+    def as_dict(self) -> dict[str, float | int]:
+        return {"loss": self.loss, "accuracy": self.accuracy, "correct": self.correct, "total": self.total}
+
+    def __str__(self) -> str:
+        return f"{100 * self.accuracy:.2f} % ({self.correct}/{self.total})"
+
+
+@torch.no_grad()
+def classify(model: nn.Module, part: Part) -> Classified:
+    """Run the model over every image of the part, in eval mode, and put it back as it was."""
+    training = model.training
+    model.eval()
+    scores = torch.cat([model(images) for images in torch.split(part.images, EVALUATION_BATCH)])
+    model.train(training)
+    loss = float(F.cross_entropy(scores, part.labels))
+    correct = int((scores.argmax(1) == part.labels).sum())
+    return Classified(loss, correct, len(part), scores.cpu())
+
+
+class Classification(ImageTask):
+    """Trained on (images, labels)."""
+
+    metric = "accuracy"
+    loss_name = "cross-entropy"
+    score = Curve("accuracy", "accuracy, %", 100.0)
+
+    def build(self, ops: Backend) -> nn.Module:
+        classes = len(self.images.class_names)
+        return self.entry.build(ops, self.images.shape, classes=classes, **self.config.options)
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(self.images.train, self.config.batch_size, self.config.seed, epoch)
+
+    def step(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Step:
+        images, labels = batch
+        scores = model(images)  # (batch, classes)
+        correct = int((scores.argmax(1) == labels).sum())
+        return Step(F.cross_entropy(scores, labels), len(labels), correct)
+
+    def evaluate(self, model: nn.Module, part: str) -> Classified:
+        return classify(model, self.images.parts()[part])
+
+    def draw(self, model: nn.Module, evaluation: Evaluation, pictures: Pictures) -> None:
+        assert isinstance(evaluation, Classified)
+        if isinstance(model, LeNet):
+            draw_convolutional(model, self, evaluation, pictures)
+
+
+def draw_convolutional(
+    model: LeNet, task: Classification, evaluation: Classified, pictures: Pictures
+) -> None:
+    """Which classes are mistaken for which, what the filters look like, and one image on its way through."""
+    from cisdl.report import confusion, convolutions, mistakes
+
+    title, judged_on, names = pictures.title, pictures.judged_on, task.images.class_names
+    part, scores = task.images.parts()[judged_on], evaluation.scores
+    predicted = scores.argmax(1)
+    counts = confusion.matrix(part.labels.numpy(), predicted.numpy(), len(names))
+    heading = f"{title}: {evaluation.correct:,} of {evaluation.total:,} {judged_on} images right"
+    confusion.draw(pictures.folder / "confusion.png", heading, counts, names)
+    convolutions.draw_filters(pictures.folder / "filters.png", f"{title}: the filters it learned", model)
+    mistakes.draw(pictures.folder / "mistakes.png", title, part.images, scores, part.labels, names)
+
+    right = (part.labels == predicted).nonzero().flatten()
+    shown = int(right[0]) if len(right) else 0
+    name = names[int(part.labels[shown])]
+    heading = f"{title}: a {judged_on} image of “{name}” on its way through the network"
+    convolutions.draw_feature_maps(
+        pictures.folder / "feature_maps.png", heading, model, part.images[shown], names
+    )
+
+
+def load(entry: ModelEntry, config: TrainConfig) -> Classification:
+    return Classification(entry, config)
