@@ -7,8 +7,10 @@
 // A row holds a vector and its accumulators side by side, [w | G], so one update touches two stretches of memory.
 // The biases are two columns of the vectors, (b_i, 1) against (1, b'_j): the product contains them and so do the
 // gradients. What keeps a 1 at 1 is its accumulator, kFrozen: a step of g / sqrt(kFrozen) is lost in rounding. The
-// caller sets it; here no column is special. 1 / sqrt(G) is an integer guess and two Newton steps, right to 5e-6,
-// for a division and a square root would take longer than all the rest.
+// caller sets it; here no column is special. 1 / sqrt(G) is an estimate and a Newton step, right to 5e-6 or
+// better: a division and a square root would take longer than all the rest. The next record's product comes before
+// this one's update, unless they share a row: the steps that wait for a product would fill the processor's queue
+// and nothing else could go on meanwhile.
 //
 // Order: a random record touches two random rows, 2 KB each way from memory. The matrix is cut into blocks whose
 // rows fit in a core's cache together, words dealt out to the blocks in turn, so that all blocks hold about as
@@ -16,7 +18,7 @@
 // without any race, and the result does not depend on how many threads there are (Gemulla et al. 2011). The d come
 // in another order in every pass. In a block, records are taken with a stride near the golden section of their
 // number: neighbours in the sorted list, which share a row, end up far apart.
-#include "simd.h"
+#include "simd_shuffle.h"
 #include "word_vector_kernels.h"
 
 namespace cisdl {
@@ -24,13 +26,22 @@ namespace {
 
 using V = Vec<float>;
 constexpr int64_t W = kWidth<float>;
-constexpr int64_t kAhead = 2;  // records
+constexpr int64_t kAhead = 3;  // records
 
-// 1 / sqrt(x) for x > 0.
+// 1 / sqrt(x) for x > 0: the processor's estimate of 12 to 14 bits and one Newton step, or an integer guess and
+// two.
 CISDL_INLINE V reciprocal_root(V x) {
   const V half = x * set1(-0.5f), three_halves = set1(1.5f);
+#if defined(__AVX512F__)
+  V y = (V)_mm512_rsqrt14_ps((__m512)x);
+#elif defined(__AVX2__)
+  V y = (V)_mm256_rsqrt_ps((__m256)x);
+#elif defined(__SSE2__)
+  V y = (V)_mm_rsqrt_ps((__m128)x);
+#else
   V y = (V)(0x5f375a86 - ((Mask<float>)x >> 1));
   y = y * (three_halves + half * y * y);
+#endif
   return y * (three_halves + half * y * y);
 }
 
@@ -48,7 +59,10 @@ CISDL_INLINE float product(const float* a, const float* b, int64_t width) {
 #pragma GCC unroll 4
     for (int u = 0; u < 4; ++u) sum[u] += load(a + k + u * W) * load(b + k + u * W);
   for (; k < width; k += W) sum[0] += load_up_to(a + k, width - k) * load_up_to(b + k, width - k);
-  return sum_lanes<float>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  const V all[1] = {(sum[0] + sum[1]) + (sum[2] + sum[3])};
+  float result;
+  sum_lanes_of<float, 1>(all, &result);
+  return result;
 }
 
 // A stride through n records that meets each once.
@@ -84,9 +98,16 @@ struct Block {
     }
   }
 
-  double train(int64_t record) const {
+  float product_of(int64_t record) const { return product(word(record), context(record), width); }
+
+  bool share_a_row(int64_t a, int64_t b) const {
+    return pairs[2 * a] == pairs[2 * b] || pairs[2 * a + 1] == pairs[2 * b + 1];
+  }
+
+  // Returns the record's loss before the update.
+  double update(int64_t record, float product) const {
     float *w = word(record), *c = context(record);
-    const float d = product(w, c, width) - targets[2 * record], weighted = targets[2 * record + 1] * d;
+    const float d = product - targets[2 * record], weighted = targets[2 * record + 1] * d;
     const V scale = set1(t.lr * weighted);
     const auto columns = [&](int64_t k, int64_t n) __attribute__((always_inline)) {
       const V x = load_up_to(w + k, n), y = load_up_to(c + k, n);
@@ -109,10 +130,15 @@ double train_block(const GloveTrain& t, int64_t row, int64_t column, uint64_t ra
   double loss = 0;
   int64_t at = static_cast<int64_t>((random >> 16) % static_cast<uint64_t>(n)), ahead = at;
   for (int64_t i = 0; i < kAhead; ++i) ahead = next(ahead);
+  float product = block.product_of(at);
   for (int64_t i = 0; i < n; ++i) {
     block.prefetch(ahead);
-    loss += block.train(at);
-    at = next(at);
+    const int64_t following = next(at);
+    const bool apart = !block.share_a_row(at, following);
+    const float early = apart ? block.product_of(following) : 0;
+    loss += block.update(at, product);
+    product = apart ? early : block.product_of(following);
+    at = following;
     ahead = next(ahead);
   }
   return loss;
