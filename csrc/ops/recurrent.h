@@ -173,7 +173,7 @@ inline int64_t all_rows(const std::vector<Step>& steps) {
 inline Tensor states_before(Form form, const std::vector<Step>& steps, const Tensor& hx, const Tensor& output) {
   if (form == Form::cell) return hx;
   const Tensor after = output.contiguous().view({all_rows(steps), hx.size(1)});
-  const Tensor before = at::empty_like(after);
+  const Tensor before = empty_of<int64_t>(after.sizes(), after);
   Step last{0, 0};
   for (const Step& s : steps) {
     const int64_t known = std::min(last.rows, s.rows);
@@ -213,7 +213,7 @@ const Implementation<Args>* whole_layer(Op op, const Tensor& on, const Implement
 
 // Scratch memory for one call; uninitialised.
 inline Tensor scratch_like(const Tensor& t, at::IntArrayRef sizes) {
-  return on_huge_pages(at::empty(sizes, t.options()));
+  return empty_of<int64_t>(sizes, t);
 }
 
 // W_ih and W_hh packed for forward, W_hh for backward.

@@ -60,6 +60,20 @@ class AlexNet(nn.Module):
         return scores
 
 
+class SequenceClassifier(nn.Module):
+    """An image row by row through a recurrent layer of 128 units; its last output is classified."""
+
+    def __init__(self, ops: Backend, kind: type[nn.LSTM] | type[nn.GRU]) -> None:
+        super().__init__()
+        self.rows = kind(28, 128, batch_first=True)  # the Trainer makes ours of it
+        self.output = ops.Linear(128, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs, _ = self.rows(images.squeeze(1))  # (batch, rows, 128)
+        scores: Tensor = self.output(outputs[:, -1])
+        return scores
+
+
 def linear_and_relu(ops: Backend, inputs: int, outputs: int) -> list[nn.Module]:
     if ops.fuses:
         return [ops.Linear(inputs, outputs, activation="relu")]
@@ -111,6 +125,8 @@ BENCH_MODELS: dict[str, Model] = {
         Model("alexnet64", AlexNet, _COLOUR, convolves=True),
         Model("alexnet64_accelerated", AlexNet, _COLOUR, convolves=True, accelerated=True),
         Model("lstm", _registered("lstm")),
+        Model("lstm_layer", lambda ops: SequenceClassifier(ops, nn.LSTM)),
+        Model("gru_layer", lambda ops: SequenceClassifier(ops, nn.GRU)),
     )
 }
 
