@@ -31,6 +31,8 @@ Counts = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 # An accumulator so large that a step divided by its root is lost in rounding: what is 1 stays 1.
 FROZEN = 1e30
+# Blocks go to threads in so many groups, if their number is a multiple of this.
+TEAMS = 31
 _CACHE = 1 << 20  # bytes of rows that one block may touch: half of a core's cache
 
 
@@ -186,12 +188,12 @@ class Records:
 
     @staticmethod
     def blocks_for(words: int, dim: int) -> int:
-        """Blocks a side: the rows of one fit in cache, and there are enough to go round the threads."""
+        """Blocks a side: the rows of one fit in cache; an odd multiple of TEAMS, for rows that are a power of
+        two apart would fall on the same places of the cache."""
         row_bytes = 2 * 4 * _width(dim)
         fitting = -(-2 * words * row_bytes // _CACHE)
-        return min(max(fitting, 16), words, 1 << 15) | (
-            1 if words > 16 else 0
-        )  # odd: rows spread over the cache
+        blocks = TEAMS * min((fitting + TEAMS - 1) // TEAMS | 1, 1023)
+        return min(blocks, words) if words < TEAMS else blocks
 
 
 def _width(dim: int) -> int:

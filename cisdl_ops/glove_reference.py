@@ -51,13 +51,18 @@ def schedule(blocks: int, offsets: list[int], seed: int) -> Iterator[int]:
     random = Random(seed % 2**64)
     random.next()
     random.next()
-    for diagonal in list(order(blocks, random.state)):
+    teams = 31 if blocks % 31 == 0 else blocks
+    for diagonal in list(order(teams, random.state)):
         random.next()
-        for row in range(blocks):
-            block = row * blocks + (row + diagonal) % blocks
-            begin, n = offsets[block], offsets[block + 1] - offsets[block]
-            if n:
-                yield from (begin + i for i in order(n, Random((random.state + row) % 2**64).next()))
+        for team in range(teams):
+            own = Random((random.state + team) % 2**64)
+            for row in range(team, blocks, teams):
+                for column in range((team + diagonal) % teams, blocks, teams):
+                    block = row * blocks + column
+                    begin, n = offsets[block], offsets[block + 1] - offsets[block]
+                    own.next()
+                    if n:
+                        yield from (begin + i for i in order(n, own.state))
 
 
 def update(

@@ -64,8 +64,9 @@ void cooccurrence_sum(const CooccurrenceCount& c, int64_t pairs, const uint64_t*
 
 // One pass of AdaGrad over all records (glove.cpp has the formulas). The matrix of counts is cut into blocks x
 // blocks blocks, word n into block n mod blocks; the records of block (r, c) lie from offsets[r blocks + c] on.
+// Threads take blocks by `teams`, which divide `blocks`: block n belongs to team n mod teams.
 struct GloveTrain {
-  int64_t words, width, blocks;
+  int64_t words, width, blocks, teams;
   float lr;
   uint64_t seed;           // of the order of blocks and records
   const int64_t* offsets;  // [blocks^2 + 1]
@@ -73,7 +74,7 @@ struct GloveTrain {
   const float* targets;    // [records, 2], log x and f(x)
   float* word_rows;        // [words, 2, width]: vector, accumulators
   float* context_rows;     // [words, 2, width]
-  double* losses;          // [blocks], sums of f(x) d^2 / 2
+  double* losses;          // [teams], sums of f(x) d^2 / 2
 };
 
 struct GloveKernels {

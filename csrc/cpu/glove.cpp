@@ -6,7 +6,7 @@
 //
 // A row holds a vector and its accumulators side by side, [w | G], so one update touches two stretches of memory.
 // The biases are two columns of the vectors, (b_i, 1) against (1, b'_j): the product contains them and so do the
-// gradients. What keeps a 1 at 1 is its accumulator, kFrozen: a step of g / sqrt(kFrozen) is lost in rounding. The
+// gradients. What keeps a 1 at 1 is an enormous accumulator, a step divided by whose root is lost in rounding. The
 // caller sets it; here no column is special. 1 / sqrt(G) is an estimate and a Newton step, right to 5e-6 or
 // better: a division and a square root would take longer than all the rest. The next record's product comes before
 // this one's update, unless they share a row: the steps that wait for a product would fill the processor's queue
@@ -14,9 +14,10 @@
 //
 // Order: a random record touches two random rows, 2 KB each way from memory. The matrix is cut into blocks whose
 // rows fit in a core's cache together, words dealt out to the blocks in turn, so that all blocks hold about as
-// many records. Blocks (b, b + d) with one d share no row and no column: threads take them at the same time
-// without any race, and the result does not depend on how many threads there are (Gemulla et al. 2011). The d come
-// in another order in every pass. In a block, records are taken with a stride near the golden section of their
+// many records. Blocks are joined in teams, again in turn. Teams (b, b + d) with one d share no row and no column:
+// threads take them at the same time without any race, and the result does not depend on how many threads there
+// are (Gemulla et al. 2011); they wait for each other once for a d, some dozens of times in a pass. The d come in
+// another order in every pass. In a block, records are taken with a stride near the golden section of their
 // number: neighbours in the sorted list, which share a row, end up far apart.
 #include "simd_shuffle.h"
 #include "word_vector_kernels.h"
@@ -144,17 +145,27 @@ double train_block(const GloveTrain& t, int64_t row, int64_t column, uint64_t ra
   return loss;
 }
 
+// All blocks of a team's rows and another's columns, row after row: the words of a row stay in the cache.
+double train_teams(const GloveTrain& t, int64_t rows, int64_t columns, uint64_t random) {
+  double loss = 0;
+  for (int64_t row = rows; row < t.blocks; row += t.teams)
+    for (int64_t column = columns; column < t.blocks; column += t.teams) {
+      random = next_random(random);
+      loss += train_block(t, row, column, random);
+    }
+  return loss;
+}
+
 void train(const GloveTrain& t, const Parallel& par) {
   uint64_t random = next_random(next_random(t.seed));
-  const int64_t stride = stride_of(t.blocks, random >> 32);
-  int64_t diagonal = static_cast<int64_t>((random >> 16) % static_cast<uint64_t>(t.blocks));
-  for (int64_t b = 0; b < t.blocks; ++b) t.losses[b] = 0;
-  for (int64_t i = 0; i < t.blocks; ++i, diagonal = (diagonal + stride) % t.blocks) {
+  const int64_t stride = stride_of(t.teams, random >> 32);
+  int64_t diagonal = static_cast<int64_t>((random >> 16) % static_cast<uint64_t>(t.teams));
+  for (int64_t team = 0; team < t.teams; ++team) t.losses[team] = 0;
+  for (int64_t i = 0; i < t.teams; ++i, diagonal = (diagonal + stride) % t.teams) {
     random = next_random(random);
-    parallel_for(par, t.blocks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row)
-        t.losses[row] +=
-            train_block(t, row, (row + diagonal) % t.blocks, next_random(random + static_cast<uint64_t>(row)));
+    parallel_for(par, t.teams, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t team = begin; team < end; ++team)
+        t.losses[team] += train_teams(t, team, (team + diagonal) % t.teams, random + static_cast<uint64_t>(team));
     });
   }
 }

@@ -13,6 +13,8 @@ namespace {
 
 // words^2 << 8 has to fit in 64 bits.
 constexpr int64_t kMostWords = int64_t{1} << 27;
+// Enough to share out evenly, few enough that waiting for each other costs nothing; cisdl_ops.glove.TEAMS.
+constexpr int64_t kTeams = 31;
 
 // ----------------------------------------------------------------------------------------- co-occurrence
 
@@ -154,10 +156,12 @@ Tensor glove_train(const Tensor& word_rows, const Tensor& context_rows, const Te
               kOp, ": pairs: expected words below ", words, " of block ", b, ", got ", i, " and ", j);
         }
     });
-    std::vector<double> losses(static_cast<size_t>(blocks));
+    const int64_t teams = blocks % kTeams ? blocks : kTeams;
+    std::vector<double> losses(static_cast<size_t>(teams));
     const GloveTrain t = {words,
                           word_rows.size(2),
                           blocks,
+                          teams,
                           static_cast<float>(lr),
                           static_cast<uint64_t>(seed),
                           o,

@@ -212,9 +212,7 @@ const Implementation<Args>* whole_layer(Op op, const Tensor& on, const Implement
 }
 
 // Scratch memory for one call; uninitialised.
-inline Tensor scratch_like(const Tensor& t, at::IntArrayRef sizes) {
-  return empty_of<int64_t>(sizes, t);
-}
+inline Tensor scratch_like(const Tensor& t, at::IntArrayRef sizes) { return empty_of<int64_t>(sizes, t); }
 
 // W_ih and W_hh packed for forward, W_hh for backward.
 inline Tensor packed_weights(const RecurrentLayer& p, int64_t gates, const Tensor& like, bool forward) {

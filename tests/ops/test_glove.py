@@ -78,11 +78,11 @@ def test_records_are_the_matrix_in_blocks(memory: int, in_files: bool, tmp_path:
     torch.testing.assert_close(dense(records), expected, rtol=1e-6, atol=0)
     x, weight = records.targets.double().unbind(1)
     torch.testing.assert_close(weight, (x.exp() / 2).pow(0.75).clamp(max=1), rtol=1e-6, atol=0)
-    assert records.blocks == 17
+    assert records.blocks == 31
     sizes = records.offsets.diff()
-    block = torch.repeat_interleave(torch.arange(17 * 17), sizes)
+    block = torch.repeat_interleave(torch.arange(31 * 31), sizes)
     i, j = records.pairs.long().unbind(1)
-    assert torch.equal(block, i % 17 * 17 + j % 17)
+    assert torch.equal(block, i % 31 * 31 + j % 31)
 
 
 def small_records() -> Records:
@@ -128,6 +128,33 @@ def test_every_record_is_trained_once_in_a_pass() -> None:
     order = list(glove_reference.schedule(records.blocks, records.offsets.tolist(), 1))
     assert sorted(order) == list(range(len(records)))
     assert order != list(glove_reference.schedule(records.blocks, records.offsets.tolist(), 2))
+
+
+@pytest.mark.parametrize("blocks", [1, 7, 93])
+def test_blocks_of_any_number(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More blocks than teams, and numbers that are not shared out in teams."""
+    expected = small_records()
+    monkeypatch.setattr(Records, "blocks_for", lambda words, dim: blocks)
+    records = small_records()
+    assert torch.equal(dense(records), dense(expected))
+    order = list(glove_reference.schedule(blocks, records.offsets.tolist(), 1))
+    assert sorted(order) == list(range(len(records)))
+    rows = torch.full((WORDS, 2, 16), 0.2), torch.full((WORDS, 2, 16), 0.1)
+    for one in rows:
+        one[:, 1] = 1
+    w, c = (r[:, 0, :].double().numpy().copy() for r in rows)
+    sums = [r[:, 1, :].double().numpy().copy() for r in rows]
+    glove.train(*rows, records.offsets, records.pairs, records.targets, blocks, lr=0.3, seed=1)
+    for n in order:
+        i, j = records.pairs[n].tolist()
+        log_x, weight = records.targets[n].tolist()
+        d = w[i] @ c[j] - log_x
+        steps = 0.3 * weight * d * c[j], 0.3 * weight * d * w[i]
+        for row, total, step in zip((w[i], c[j]), (sums[0][i], sums[1][j]), steps, strict=True):
+            row -= step / np.sqrt(total)
+            total += step**2
+    torch.testing.assert_close(rows[0][:, 0].double().numpy(), w, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows[1][:, 0].double().numpy(), c, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_of_any_width() -> None:
@@ -188,8 +215,8 @@ BAD: list[tuple[str, Any, str]] = [
         r"context_rows: expected shape \[40, 2, 16\], got \[40, 2, 8\]",
     ),
     ("word_rows", torch.ones(5, 2, 16), "context_rows: expected shape"),
-    ("offsets", torch.zeros(4, dtype=torch.int64), r"offsets: expected shape \[290\], got \[4\]"),
-    ("offsets", torch.zeros(290, dtype=torch.int64), "offsets: expected them to go from 0"),
+    ("offsets", torch.zeros(4, dtype=torch.int64), r"offsets: expected shape \[962\], got \[4\]"),
+    ("offsets", torch.zeros(962, dtype=torch.int64), "offsets: expected them to go from 0"),
     ("pairs", torch.zeros(3, 2, dtype=torch.int32), r"targets: expected shape \[3, 2\]"),
     ("targets", torch.zeros(3, 3), r"targets: expected shape \[records, 2\]"),
     ("blocks", 0, "blocks: expected an integer from 1 to 32768, got 0"),
