@@ -29,6 +29,7 @@ from typing import Any
 MODES = ("pairs", "shared", "cbow")
 MIN_COUNT, WINDOW, NEGATIVE, SAMPLE, LR = 5, 5, 5, 1e-3, 0.025
 GLOVE_WINDOW = 10
+SETTINGS = ("parts", "dims", "lines", "rounds", "threads", "seeds", "epochs")
 
 
 def gensim_worker(text: str) -> None:
@@ -401,9 +402,7 @@ def main() -> None:
             gensim.process.kill()
     if options.output:
         environment = describe(torch.device("cpu"), options.threads)
-        settings = {
-            name: str(value) for name, value in vars(options).items() if name not in ("gensim", "output")
-        }
+        settings = {name: str(value) for name, value in vars(options).items() if name in SETTINGS}
         write(
             {
                 "environment": environment,
