@@ -20,13 +20,16 @@ from cisdl_ops import tolerance
 from cisdl_ops.cases import OPS
 
 if {overrun}:
-    torch.set_num_threads(1)
-    x = torch.zeros(64)
     import ctypes
-    past_the_end = (ctypes.c_ubyte * {overrun}).from_address(x.data_ptr() + 64 * 4)
-    for i in range({overrun}):
-        past_the_end[i] ^= 0xFF  # whatever glibc keeps there, a zero at times
-    del x
+
+    torch.set_num_threads(1)
+    # The check's marks depend on the address, and one block in 256 may hide what happened to them: so, several.
+    blocks = [torch.full((64,), value) for value in (0.0, 1.0, 2.0, 3.0)]
+    for block in blocks:
+        past_the_end = (ctypes.c_ubyte * {overrun}).from_address(block.data_ptr() + 64 * 4)
+        for i in range({overrun}):
+            past_the_end[i] ^= 0xFF
+    del block, blocks
 for case in TEST_CASES:
     for dtype in (torch.float32, torch.float64):
         for layout in layouts(case):
