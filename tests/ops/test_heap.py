@@ -23,7 +23,7 @@ if {overrun}:
     import ctypes
 
     torch.set_num_threads(1)
-    # The check's marks depend on the address, and one block in 256 may hide what happened to them: so, several.
+    # The check's marks depend on the address, and one block in 256 may hide that they changed: so, several.
     blocks = [torch.full((64,), value) for value in (0.0, 1.0, 2.0, 3.0)]
     for block in blocks:
         past_the_end = (ctypes.c_ubyte * {overrun}).from_address(block.data_ptr() + 64 * 4)
