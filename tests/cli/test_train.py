@@ -97,7 +97,7 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
     from cisdl.tasks.classification import classify
 
     data = digits.load().scaled(last["config"]["scale"])
-    model = registry.get("mlp").build(backend.get("torch"), data.shape, classes=10)
+    model = registry.get("mlp").build(backend.get("torch"), shape=data.shape, classes=10)
     model.load_state_dict(best["model"])  # trained with our layers, read by torch's
     assert data.test is not None
     scored = json.loads((run / "result.json").read_text())["test"]

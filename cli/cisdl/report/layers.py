@@ -25,8 +25,11 @@ class Layer:
 
 
 @torch.no_grad()
-def layers(model: nn.Module, example: Tensor) -> list[Layer]:
-    """The layers of `model` in the order a forward pass first reaches them; `example` is a batch of one."""
+def layers(model: nn.Module, example: tuple[Tensor, ...]) -> list[Layer]:
+    """The layers of `model` in the order a forward pass first reaches them.
+
+    `example` is what `forward` takes, as a batch of one.
+    """
     names = {module: name for name, module in model.named_modules() if not list(module.children())}
     outputs: dict[nn.Module, str] = {}
     calls: dict[nn.Module, int] = dict.fromkeys(names, 0)
@@ -39,7 +42,7 @@ def layers(model: nn.Module, example: Tensor) -> list[Layer]:
     hooks = [module.register_forward_hook(seen) for module in names]
     training = model.training
     try:
-        model.eval()(example)
+        model.eval()(*example)
     finally:
         model.train(training)
         for hook in hooks:

@@ -10,6 +10,7 @@ from torch import nn
 
 from cisdl.errors import CisdlError, DataError
 from cisdl.files import write_atomically
+from cisdl.training.trainer import Trainer
 
 FORMAT = 1
 
@@ -17,7 +18,7 @@ FORMAT = 1
 def save(
     path: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    trainer: Trainer,
     config: dict[str, Any],
     position: dict[str, int],
 ) -> None:
@@ -27,7 +28,7 @@ def save(
         "config": config,
         "position": position,
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": trainer.state_dict(),
         "rng": {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
