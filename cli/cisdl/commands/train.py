@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cisdl.commands.options import flag
 from cisdl.data.registry import DATA, SCALES
 from cisdl.errors import UsageError
 from cisdl.models.options import OPTIONS
@@ -24,10 +25,6 @@ def model_entry(ctx: click.Context, param: click.Parameter, value: str) -> Model
 def having(option: str) -> str:
     """The models that have an option."""
     return ", ".join(entry.name for entry in MODELS.values() if option in entry.options)
-
-
-def flag(option: str) -> str:
-    return "--" + option.replace("_", "-")
 
 
 def own_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -24,7 +24,7 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> None:
 
     torch.manual_seed(config.seed)  # weights are drawn on the CPU: equal on every device
     model = task.build(ops)
-    described = layers(model, task.example())
+    described = layers(model, task.example(), config.batch_size)
     if dry_run:
         print_dry_run(task, described)
         return
