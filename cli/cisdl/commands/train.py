@@ -102,6 +102,13 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     metavar="N",
     help="Decides initial weights, the order of examples and which of the training data validate.",
 )
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Train N times, with --seed and those after it, and end with mean and deviation.",
+)
 @click.option("--log-steps", is_flag=True, help="Write the loss of every step to steps.csv.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; train nothing, write nothing.")
 @click.option(
@@ -128,6 +135,7 @@ def train(
     device: str,
     threads: int | None,
     seed: int,
+    seeds: int,
     log_steps: bool,
     dry_run: bool,
     out: str | None,
@@ -144,6 +152,7 @@ def train(
       cisdl train mlp --hidden 16 --activation tanh --optimizer sgd --lr 0.01 --batch-size 16 --epochs 10
       cisdl train lenet --data ../data/fashion-mnist --epochs 2 -o fashion
       cisdl train denoising-autoencoder --noise 0.5
+      cisdl train mlp --seeds 5
     """
     options = model_options(model, options_given)
     if momentum is not None and (optimizer or model.optimizer) != "momentum":
@@ -153,7 +162,7 @@ def train(
     name = run_name(out, model.name)
 
     from cisdl import device as devices
-    from cisdl.training.run import run
+    from cisdl.training.run import run, run_seeds
 
     chosen = devices.resolve(device)
     config = configure(
@@ -177,7 +186,10 @@ def train(
         seed=seed,
         log_steps=log_steps,
     )
-    run(config, name, dry_run)
+    if seeds == 1:
+        run(config, name, dry_run)
+    else:
+        run_seeds(config, seeds, name, dry_run)
 
 
 def model_options(model: ModelEntry, given: dict[str, Any]) -> dict[str, Any]:
