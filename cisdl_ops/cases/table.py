@@ -145,6 +145,13 @@ class Case:
         return work * moved * itemsize
 
 
+def _activated_by_torch(y: Tensor, activation: str | None, negative_slope: float) -> Tensor:
+    if activation == "leaky_relu":
+        return torch.nn.functional.leaky_relu(y, negative_slope)
+    result: Tensor = y if activation is None else getattr(torch, activation)(y)
+    return result
+
+
 def _linear_by_torch(
     input: Tensor,
     weight: Tensor,
@@ -153,11 +160,14 @@ def _linear_by_torch(
     negative_slope: float = 0.01,
 ) -> Tensor:
     """A linear layer and its activation, two calls in torch."""
-    y = torch.nn.functional.linear(input, weight, bias)
-    if activation == "leaky_relu":
-        return torch.nn.functional.leaky_relu(y, negative_slope)
-    result: Tensor = y if activation is None else getattr(torch, activation)(y)
-    return result
+    return _activated_by_torch(torch.nn.functional.linear(input, weight, bias), activation, negative_slope)
+
+
+def _conv2d_by_torch(
+    *args: Any, activation: str | None = None, negative_slope: float = 0.01, **kwargs: Any
+) -> Tensor:
+    """A convolution and its activation, two calls in torch."""
+    return _activated_by_torch(torch.nn.functional.conv2d(*args, **kwargs), activation, negative_slope)
 
 
 def _linear_flops(case: Case) -> int:
@@ -217,7 +227,7 @@ OPS: dict[str, Op] = {
         Op(
             "conv2d",
             ("input", "weight", "bias"),
-            torch.nn.functional.conv2d,
+            _conv2d_by_torch,
             reference.conv2d,
             _SEPARATE,
             _conv2d_flops,
