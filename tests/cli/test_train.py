@@ -87,8 +87,8 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
     last = torch.load(run / "last.pt", weights_only=True)
     best = torch.load(run / "best.pt", weights_only=True)
     assert last["position"] == {"epoch": 2, "batch": 34, "step": 68}
-    assert set(last) == {"format", "config", "position", "model", "optimizer", "rng"}
-    assert last["optimizer"]["state"], "Adam's moments are missing"
+    assert set(last) == {"format", "config", "facts", "position", "model", "trainer", "rng"}
+    assert last["trainer"]["state"], "Adam's moments are missing"
     assert best["position"]["epoch"] == json.loads((run / "result.json").read_text())["best_epoch"]
 
     from cisdl import backend

@@ -24,13 +24,12 @@ def show(what: str) -> None:
       cisdl show runs/lenet-2
     """
     from cisdl.models.registry import MODELS
-    from cisdl.training.run_folder import ROOT, existing
+    from cisdl.training.run_folder import existing, find
 
     if what in MODELS:
         show_model(what)
         return
-    candidates = [Path(what), Path(ROOT) / what]
-    folder = next((path for path in candidates if (path / "config.json").is_file()), None)
+    folder = find(what)
     if folder is None:
         known = [*MODELS, *(path.name for path in existing())]
         raise UsageError(f"'{what}' is neither a model nor a run; {did_you_mean(what, known)}")

@@ -40,7 +40,7 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
     """
     trainer = task.trainer(model)
     steps_per_epoch = task.batch_count()
-    facts = config.as_dict() | task.facts()
+    facts = (config.as_dict(), task.facts())
     best: tuple[float, ...] | None = None  # the rank of the best validation so far
     best_epoch = step = 0
     first_loss = math.nan
@@ -70,7 +70,7 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
                     raise diverged(folder, config, f"the loss became {value} at step {step} (epoch {epoch})")
                 if interrupt.requested:
                     position = {"epoch": epoch, "batch": batch, "step": step}
-                    checkpoint.save(folder / "last.pt", model, trainer, facts, position)
+                    checkpoint.save(folder / "last.pt", model, trainer, *facts, position)
                     raise interrupted(folder, position)
 
             seconds = time.perf_counter() - epoch_started
@@ -88,10 +88,10 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
 
             is_best = best is None or validation.rank > best
             position = {"epoch": epoch, "batch": steps_per_epoch, "step": step}
-            checkpoint.save(folder / "last.pt", model, trainer, facts, position)
+            checkpoint.save(folder / "last.pt", model, trainer, *facts, position)
             if is_best:
                 best, best_epoch = validation.rank, epoch
-                checkpoint.save(folder / "best.pt", model, trainer, facts, position)
+                checkpoint.save(folder / "best.pt", model, trainer, *facts, position)
             row: dict[str, Any] = {
                 "epoch": epoch,
                 "step": step,
