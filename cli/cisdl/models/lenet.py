@@ -44,14 +44,17 @@ class LeNet(nn.Module):
         self.output = ops.Linear(84, classes)
         self.activation = ACTIVATIONS[activation]
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
+        """What the scores are read off: (batch, 84)."""
         f = self.activation
         x = pooled(self.pool1, self.conv1(images), f)  # (batch, 6, 14, 14)
         x = pooled(self.pool2, self.conv2(x), f)  # (batch, 16, 5, 5)
         x = x.flatten(1)  # (batch, 400)
         x = activated(self.fc1, x, f)  # (batch, 120)
-        x = activated(self.fc2, x, f)  # (batch, 84)
-        scores: Tensor = self.output(x)  # (batch, classes)
+        return activated(self.fc2, x, f)  # (batch, 84)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.output(self.features(images))  # (batch, classes)
         return scores
 
 

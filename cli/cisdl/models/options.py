@@ -14,6 +14,7 @@ from cisdl.errors import UsageError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
 POOLINGS = ("max", "avg")
+ARCHITECTURES = ("mlp", "dcgan")
 
 COUNT = click.IntRange(min=1)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
@@ -57,4 +58,7 @@ OPTIONS: dict[str, Option] = {
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),
+    # generative models
+    "architecture": Option("Fully connected layers, or convolutions", click.Choice(ARCHITECTURES)),
+    "latent": Option("Random numbers that an image is made from", COUNT, "N"),
 }

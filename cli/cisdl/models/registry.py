@@ -133,6 +133,20 @@ MODELS: dict[str, ModelEntry] = {
             options={"dropout": 0.5},
             image_size=64,
         ),
+        # generative models
+        ModelEntry(
+            "gan",
+            week=4,
+            title="generative adversarial network: a generator against a discriminator, MLP or DCGAN",
+            tasks=("generation",),
+            epochs=200,
+            batch_size=32,
+            optimizer="adam",
+            lr={"adam": 5e-4},
+            schedule="cosine",
+            options={"architecture": "mlp", "hidden": (256, 256), "width": 32, "latent": 32},
+            scale="unit",
+        ),
         ModelEntry(
             "lstm",
             week=6,

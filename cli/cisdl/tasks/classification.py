@@ -84,7 +84,7 @@ class Classification(ImageTask):
         from cisdl.report import confusion, convolutions, mistakes
 
         assert isinstance(evaluation, Classified)
-        folder, title, judged_on = pictures
+        folder, title, judged_on = pictures.folder, pictures.title, pictures.judged_on
         part, scores, names = self.images.parts()[judged_on], evaluation.scores, self.class_names
         predicted = scores.argmax(1)
         counts = confusion.matrix(part.labels.numpy(), predicted.numpy(), len(names))
