@@ -77,8 +77,7 @@ class Generated(Evaluation):
     def __str__(self) -> str:
         return (
             f"{self.distance:.2f} ({self.covered} of {self.classes} classes, class KL {self.class_kl:.3f}; "
-            f"{self.made} made, {self.real} real, of which the referee knows "
-            f"{100 * self.referee_correct / self.real:.1f} %)"
+            f"{self.made} made, {self.real} real)"
         )
 
 
