@@ -15,6 +15,8 @@ from cisdl.errors import UsageError
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
 POOLINGS = ("max", "avg")
 ARCHITECTURES = ("mlp", "dcgan")
+RULES = ("hebb", "projection")
+UPDATES = ("asynchronous", "synchronous")
 
 COUNT = click.IntRange(min=1)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
@@ -61,4 +63,10 @@ OPTIONS: dict[str, Option] = {
     # generative models
     "architecture": Option("Fully connected layers, or convolutions", click.Choice(ARCHITECTURES)),
     "latent": Option("Random numbers that an image is made from", COUNT, "N"),
+    # associative memory
+    "rule": Option("How patterns are learnt", click.Choice(RULES)),
+    "stored": Option("Patterns to remember", COUNT, "N"),
+    "flips": Option("Share of a pattern's numbers that are spoilt", click.FloatRange(0, 0.5), "P"),
+    "update": Option("Neurons one by one, or all at once", click.Choice(UPDATES)),
+    "sweeps": Option("Times that each neuron is asked, at most", COUNT, "N"),
 }

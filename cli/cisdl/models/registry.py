@@ -147,6 +147,25 @@ MODELS: dict[str, ModelEntry] = {
             options={"architecture": "mlp", "hidden": (256, 256), "width": 32, "latent": 32},
             scale="unit",
         ),
+        # associative memory
+        ModelEntry(
+            "hopfield",
+            week=6,
+            title="Hopfield network: an associative memory that finds a pattern again from a spoilt copy",
+            tasks=("image_recall", "recall"),
+            epochs=1,
+            batch_size=1,
+            optimizer="sgd",
+            lr={"sgd": 1.0},
+            options={
+                "rule": "projection",
+                "stored": 10,
+                "flips": 0.1,
+                "update": "asynchronous",
+                "sweeps": 15,
+            },
+            scale="raw",
+        ),
         ModelEntry(
             "lstm",
             week=6,

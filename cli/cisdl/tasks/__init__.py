@@ -14,6 +14,8 @@ TASKS = {
     "classification": "images",
     "reconstruction": "images",
     "generation": "images",
+    "image_recall": "images",
+    "recall": "patterns",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
