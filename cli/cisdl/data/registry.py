@@ -67,8 +67,18 @@ def ends_with(*endings: str) -> Callable[[Path], bool]:
     return lambda path: path.is_file() and path.name.endswith(every)
 
 
+def files_of(*endings: str) -> Callable[[Path], bool]:
+    """Whether it is a file with such an ending, or a folder with one, compressed or not."""
+    fits = ends_with(*endings)
+    return lambda path: fits(path) or (path.is_dir() and any(map(fits, path.iterdir())))
+
+
 READERS: tuple[Reader, ...] = (
     Reader("idx", "images", "a folder of IDX files", has_names("train-images", "t10k-images")),
+    # sentences, tags, pairs
+    Reader("sentences", "sentences", "a .tsv file of text<TAB>label or a folder of them", files_of(".tsv")),
+    # text
+    Reader("text", "text", "a .txt file or a folder of them", files_of(".txt")),
 )
 
 DATA: dict[str, DataEntry] = {
@@ -86,6 +96,24 @@ DATA: dict[str, DataEntry] = {
             "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
             bundled="drawn by the run's seed",
         ),
+        # sentences
+        DataEntry(
+            "opinions", "3,000 sentences of a small grammar, positive or negative", kind="sentences",
+            reader="opinions", bundled="made by a grammar of our own",
+        ),
+        DataEntry("sst2", "7,792 sentences of film reviews", kind="sentences", reader="sentences"),
+        DataEntry("imdb", "25,000 film reviews", kind="sentences", reader="sentences"),
+        DataEntry(
+            "sentence-polarity", "8,778 snippets of film reviews", kind="sentences", reader="sentences"
+        ),
+        # text
+        DataEntry(
+            "manual", "370,000 characters of Python's own manual", kind="text", reader="manual",
+            bundled="bundled with Python",
+        ),
+        DataEntry("tinyshakespeare", "1.1 million characters of Shakespeare", kind="text", reader="text"),
+        DataEntry("ptb", "5.4 million characters of the Wall Street Journal", kind="text", reader="ptb"),
+        DataEntry("wikipedia-en", "12 million words of English Wikipedia", kind="text", reader="text"),
     )
 }  # fmt: skip
 

@@ -33,7 +33,6 @@ from torch import Tensor, nn
 
 from cisdl.backend import Backend
 
-
 ZERO = 1e-5
 """A field below that is none but for rounding: the next ones are 1 / N and more by Hebb's rule."""
 
