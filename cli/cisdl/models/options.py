@@ -14,6 +14,7 @@ from cisdl.errors import UsageError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
 POOLINGS = ("max", "avg")
+AUGMENTATIONS = ("none", "shift", "flip", "both")
 ARCHITECTURES = ("mlp", "dcgan")
 RULES = ("hebb", "projection")
 UPDATES = ("asynchronous", "synchronous")
@@ -57,6 +58,7 @@ OPTIONS: dict[str, Option] = {
     "pooling": Option("Largest of a window, or its mean", click.Choice(POOLINGS)),
     "dropout": Option("Probability of leaving a number out", PROBABILITY, "P"),
     "width": Option("Channels of the first layer", COUNT, "N"),
+    "augment": Option("Training images moved by a few pixels, mirrored", click.Choice(AUGMENTATIONS)),
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),

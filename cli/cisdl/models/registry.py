@@ -80,7 +80,7 @@ MODELS: dict[str, ModelEntry] = {
             batch_size=32,
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
-            options={"hidden": (128, 64), "activation": "relu"},
+            options={"hidden": (128, 64), "activation": "relu", "dropout": 0.0, "augment": "none"},
         ),
         ModelEntry(
             "autoencoder",
@@ -117,7 +117,7 @@ MODELS: dict[str, ModelEntry] = {
             batch_size=32,
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
-            options={"activation": "relu", "pooling": "max"},
+            options={"activation": "relu", "pooling": "max", "dropout": 0.0, "augment": "none"},
             image_size=28,
         ),
         ModelEntry(
@@ -130,7 +130,7 @@ MODELS: dict[str, ModelEntry] = {
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 3e-4},
             schedule="cosine",
-            options={"dropout": 0.5},
+            options={"dropout": 0.5, "augment": "none"},
             image_size=64,
         ),
         # generative models
