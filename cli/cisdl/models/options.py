@@ -14,6 +14,10 @@ from cisdl.errors import UsageError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
 POOLINGS = ("max", "avg")
+AUGMENTATIONS = ("none", "shift", "flip", "both")
+ARCHITECTURES = ("mlp", "dcgan")
+RULES = ("hebb", "projection")
+UPDATES = ("asynchronous", "synchronous")
 
 COUNT = click.IntRange(min=1)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
@@ -54,7 +58,17 @@ OPTIONS: dict[str, Option] = {
     "pooling": Option("Largest of a window, or its mean", click.Choice(POOLINGS)),
     "dropout": Option("Probability of leaving a number out", PROBABILITY, "P"),
     "width": Option("Channels of the first layer", COUNT, "N"),
+    "augment": Option("Training images moved by a few pixels, mirrored", click.Choice(AUGMENTATIONS)),
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),
+    # generative models
+    "architecture": Option("Fully connected layers, or convolutions", click.Choice(ARCHITECTURES)),
+    "latent": Option("Random numbers that an image is made from", COUNT, "N"),
+    # associative memory
+    "rule": Option("How patterns are learnt", click.Choice(RULES)),
+    "stored": Option("Patterns to remember", COUNT, "N"),
+    "flips": Option("Share of a pattern's numbers that are spoilt", click.FloatRange(0, 0.5), "P"),
+    "update": Option("Neurons one by one, or all at once", click.Choice(UPDATES)),
+    "sweeps": Option("Times that each neuron is asked, at most", COUNT, "N"),
 }

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "images",
     "reconstruction": "images",
+    "generation": "images",
+    "image_recall": "images",
+    "recall": "patterns",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
