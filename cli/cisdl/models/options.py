@@ -14,6 +14,7 @@ from cisdl.errors import UsageError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
 POOLINGS = ("max", "avg")
+SUMMARIES = ("last", "mean", "max")
 
 COUNT = click.IntRange(min=1)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
@@ -57,4 +58,13 @@ OPTIONS: dict[str, Option] = {
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),
+    # texts and sequences
+    "embedding": Option("Numbers that stand for a word", COUNT, "N"),
+    "layers": Option("Recurrent layers, one on the other", COUNT, "N"),
+    "bidirectional": Option("Read in both directions", click.BOOL),
+    "summary": Option("Which states are classified", click.Choice(SUMMARIES)),
+    "word_dropout": Option("Probability of a word counting as unknown in training", PROBABILITY, "P"),
+    "min_count": Option("Rarer words count as unknown", COUNT, "N"),
+    "max_words": Option("Only the most frequent words are known", COUNT, "N"),
+    "max_length": Option("Of a longer text only the last N words count", COUNT, "N"),
 }

@@ -35,7 +35,9 @@ def layers(model: nn.Module, example: tuple[Tensor, ...]) -> list[Layer]:
     calls: dict[nn.Module, int] = dict.fromkeys(names, 0)
 
     def seen(module: nn.Module, inputs: Any, output: Any) -> None:
-        first: Tensor = output[0] if isinstance(output, tuple) else output
+        first: Any = output
+        while isinstance(first, tuple):  # outputs and states; a PackedSequence begins with its data
+            first = first[0]
         outputs[module] = " x ".join(map(str, first.shape[1:]))
         calls[module] += 1
 

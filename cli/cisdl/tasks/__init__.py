@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "images",
     "reconstruction": "images",
+    "text_classification": "sentences",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
