@@ -77,6 +77,8 @@ READERS: tuple[Reader, ...] = (
     Reader("idx", "images", "a folder of IDX files", has_names("train-images", "t10k-images")),
     # sentences, tags, pairs
     Reader("sentences", "sentences", "a .tsv file of text<TAB>label or a folder of them", files_of(".tsv")),
+    # text
+    Reader("text", "text", "a .txt file or a folder of them", files_of(".txt")),
 )
 
 DATA: dict[str, DataEntry] = {
@@ -99,6 +101,14 @@ DATA: dict[str, DataEntry] = {
         DataEntry(
             "sentence-polarity", "8,778 snippets of film reviews", kind="sentences", reader="sentences"
         ),
+        # text
+        DataEntry(
+            "manual", "370,000 characters of Python's own manual", kind="text", reader="manual",
+            bundled="bundled with Python",
+        ),
+        DataEntry("tinyshakespeare", "1.1 million characters of Shakespeare", kind="text", reader="text"),
+        DataEntry("ptb", "5.4 million characters of the Wall Street Journal", kind="text", reader="ptb"),
+        DataEntry("wikipedia-en", "12 million words of English Wikipedia", kind="text", reader="text"),
     )
 }  # fmt: skip
 

@@ -242,5 +242,5 @@ class Queries(ABC):
         """The words of the most similar vectors, the nearest first."""
 
     @abstractmethod
-    def analogy(self, model: nn.Module, a: str, b: str, c: str, count: int) -> list[Neighbour]:
-        """a is to b as c is to what? None of the three is an answer."""
+    def analogy(self, model: nn.Module, words: Sequence[str], count: int) -> list[Neighbour]:
+        """For words (a, b, c): a is to b as c is to what? None of the three is an answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,28 @@ from torch import nn
 
 from cisdl.errors import CisdlError, DataError
 from cisdl.files import write_atomically
+from cisdl.training.position import Position
 from cisdl.training.trainer import Trainer
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(
     path: Path,
     model: nn.Module,
     trainer: Trainer,
-    config: dict[str, Any],
-    position: dict[str, int],
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    at: Position,
 ) -> None:
-    """Write the complete state after `position`: epoch, batch within it, step since the start."""
+    """Write the state of a run. From `config` and `facts` (`Task.facts`) the model is built again."""
     state = {
         "format": FORMAT,
-        "config": config,
-        "position": position,
+        "config": dict(config),
+        "facts": dict(facts),
+        "position": at.as_dict(),
         "model": model.state_dict(),
-        "optimizer": trainer.state_dict(),
+        "trainer": trainer.state_dict(),
         "rng": {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -38,6 +42,16 @@ def save(
         write_atomically(path, lambda temporary: torch.save(state, temporary))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise CisdlError(f"{path}: cannot be written ({error})") from error
+
+
+def restore(state: Mapping[str, Any], model: nn.Module, trainer: Trainer) -> Position:
+    """Put model, trainer and torch's generators into a state that `load` returned."""
+    model.load_state_dict(state["model"])
+    trainer.load_state_dict(state["trainer"])
+    torch.set_rng_state(state["rng"]["cpu"])
+    if state["rng"]["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+    return Position.of(state["position"])
 
 
 def load(path: Path) -> dict[str, Any]:
