@@ -3,9 +3,9 @@
     python benchmarks/models_to_markdown.py add ROW runs/lenet-seed0 runs/lenet-seed1   # keep runs as a row
     python benchmarks/models_to_markdown.py                                             # write the table
 
-The rows are described in benchmarks/models/rows.json: which figure of result.json counts, what is to be reached, by
-whom, and, where it is missed, why. `add` puts config.json and result.json of its runs into benchmarks/models/ROW.json;
-all figures of the table come from there.
+The rows are described in benchmarks/models/rows.json: which figure of result.json counts, what is to be
+reached, by whom, and, where it is missed, why. `add` puts config.json and result.json of its runs into
+benchmarks/models/ROW.json; all figures of the table come from there.
 """
 
 from __future__ import annotations
