@@ -185,7 +185,7 @@ def test_a_trained_classifier_answers_what_it_never_saw(name: str, tmp_path: Pat
     entry = registry.get(name)
     task = tasks.new(entry, configure(entry))
     assert isinstance(task, TextClassification)
-    task.restore(saved["config"])
+    task.restore(saved["facts"])
     model = task.build(backend.get("torch"))
     model.load_state_dict(saved["model"])
     asked = ["Deep Learning is great", "Deep Learning is not great", "The food was bad but the movie is FUN"]

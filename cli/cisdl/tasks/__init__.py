@@ -14,6 +14,8 @@ TASKS = {
     "classification": "images",
     "reconstruction": "images",
     "text_classification": "sentences",
+    "tagging": "tags",
+    "translation": "pairs",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
