@@ -18,6 +18,7 @@ AUGMENTATIONS = ("none", "shift", "flip", "both")
 ARCHITECTURES = ("mlp", "dcgan")
 RULES = ("hebb", "projection")
 UPDATES = ("asynchronous", "synchronous")
+CELLS = ("LSTM", "GRU", "RNN")
 SUMMARIES = ("last", "mean", "max")
 
 COUNT = click.IntRange(min=1)
@@ -75,8 +76,11 @@ OPTIONS: dict[str, Option] = {
     # texts and sequences
     "embedding": Option("Numbers that stand for a word", COUNT, "N"),
     "layers": Option("Recurrent layers, one on the other", COUNT, "N"),
+    "spelling": Option("States of a word's letters, in each direction", COUNT, "N"),
     "bidirectional": Option("Read in both directions", click.BOOL),
     "summary": Option("Which states are classified", click.Choice(SUMMARIES)),
+    "cell": Option("The recurrent layers", click.Choice(CELLS)),
+    "attention": Option("Look at all of the input at each step", click.BOOL),
     "word_dropout": Option("Probability of a word counting as unknown in training", PROBABILITY, "P"),
     "min_count": Option("Rarer words count as unknown", COUNT, "N"),
     "max_words": Option("Only the most frequent words are known", COUNT, "N"),

@@ -26,8 +26,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
+from cisdl.models.options import CELLS
 
-CELLS = ("LSTM", "GRU", "RNN")
 EMBEDDING_DEVIATION = 0.1
 """Of a word's first numbers: small, so that what a rare word learns outweighs what it was drawn with."""
 
@@ -54,6 +54,7 @@ class TextClassifier(nn.Module):
         summary: str = "last",
     ) -> None:
         super().__init__()
+        assert cell in CELLS
         self.summary = summary
         self.embedding = nn.Embedding(vocabulary, embedding)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)

@@ -196,6 +196,51 @@ MODELS: dict[str, ModelEntry] = {
             )
             for name in ("lstm", "gru")
         ),
+        # tags and pairs
+        ModelEntry(
+            "tagger",
+            week=6,
+            title="bidirectional LSTM over words and their letters that tags every word",
+            tasks=("tagging",),
+            epochs=5,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 3e-3},
+            options={
+                "hidden": (100,),
+                "embedding": 100,
+                "spelling": 25,
+                "layers": 1,
+                "dropout": 0.3,
+                "word_dropout": 0.1,
+                "min_count": 2,
+                "max_words": 50000,
+            },
+            data="python-source",
+            clip_norm=5.0,
+        ),
+        ModelEntry(
+            "encoder-decoder",
+            week=6,
+            title="two LSTMs, one that reads a sequence and one that writes another, with attention",
+            tasks=("translation",),
+            epochs=15,
+            batch_size=64,
+            optimizer="adam",
+            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 3e-3},
+            schedule="cosine",
+            options={
+                "cell": "LSTM",
+                "hidden": (128,),
+                "embedding": 64,
+                "layers": 1,
+                "dropout": 0.1,
+                "attention": True,
+                "min_count": 1,
+            },
+            data="numbers",
+            clip_norm=5.0,
+        ),
     )
 }
 

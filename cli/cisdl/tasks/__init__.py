@@ -17,6 +17,8 @@ TASKS = {
     "image_recall": "images",
     "recall": "patterns",
     "text_classification": "sentences",
+    "tagging": "tags",
+    "translation": "pairs",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
