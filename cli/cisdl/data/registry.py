@@ -89,6 +89,19 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        # sequences: the task makes them, by its options
+        DataEntry(
+            "adding", "two marked numbers of a sequence to add", kind="sequences", reader="sequences",
+            bundled="generated",
+        ),
+        DataEntry(
+            "copy", "ten symbols to repeat after a pause", kind="sequences", reader="sequences",
+            bundled="generated",
+        ),
+        DataEntry(
+            "echo", "bits to repeat some steps later", kind="sequences", reader="sequences",
+            bundled="generated",
+        ),
         # text
         DataEntry(
             "manual", "370,000 characters of Python's own manual", kind="text", reader="manual",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
+from cisdl.models.recurrent import Steps, set_memory
 
 
 class RowLSTM(nn.Module):
@@ -41,7 +42,17 @@ class RowLSTM(nn.Module):
         return scores
 
 
-def build(ops: Backend, shape: tuple[int, int, int], classes: int, hidden: Sequence[int]) -> RowLSTM:
+def build(
+    ops: Backend,
+    hidden: Sequence[int],
+    shape: tuple[int, int, int] | None = None,
+    classes: int = 0,
+    inputs: int = 0,
+    outputs: int = 0,
+    memory: int = 0,
+) -> nn.Module:
+    if shape is None:
+        return set_memory(Steps(ops, "lstm", inputs, hidden[0], outputs), memory)
     channels, _, columns = shape
     if len(hidden) != 1:
         raise UsageError(f"lstm: --hidden takes one width, got {','.join(map(str, hidden))}")

@@ -16,6 +16,7 @@ ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
 POOLINGS = ("max", "avg")
 
 COUNT = click.IntRange(min=1)
+STEPS = click.IntRange(min=0)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
 
 
@@ -54,6 +55,11 @@ OPTIONS: dict[str, Option] = {
     "pooling": Option("Largest of a window, or its mean", click.Choice(POOLINGS)),
     "dropout": Option("Probability of leaving a number out", PROBABILITY, "P"),
     "width": Option("Channels of the first layer", COUNT, "N"),
+    # sequences
+    "length": Option("Steps of generated sequences; of copy: blanks", COUNT, "N"),
+    "lag": Option("Steps that echo looks back", COUNT, "N"),
+    "truncate": Option("Steps that a gradient goes back at most; 0: all", STEPS, "N"),
+    "memory": Option("Steps that gates are set to remember at first; 0: torch's weights", STEPS, "N"),
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "images",
     "reconstruction": "images",
+    "sequences": "sequences",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
