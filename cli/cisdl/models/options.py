@@ -22,6 +22,7 @@ CELLS = ("LSTM", "GRU", "RNN")
 SUMMARIES = ("last", "mean", "max")
 
 COUNT = click.IntRange(min=1)
+STEPS = click.IntRange(min=0)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
 
 
@@ -61,6 +62,11 @@ OPTIONS: dict[str, Option] = {
     "dropout": Option("Probability of leaving a number out", PROBABILITY, "P"),
     "width": Option("Channels of the first layer", COUNT, "N"),
     "augment": Option("Training images moved by a few pixels, mirrored", click.Choice(AUGMENTATIONS)),
+    # sequences
+    "length": Option("Steps of generated sequences; of copy: blanks", COUNT, "N"),
+    "lag": Option("Steps that echo looks back", COUNT, "N"),
+    "truncate": Option("Steps that a gradient goes back at most; 0: all", STEPS, "N"),
+    "memory": Option("Steps that gates are set to remember at first; 0: torch's weights", STEPS, "N"),
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),

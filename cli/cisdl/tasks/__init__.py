@@ -19,6 +19,7 @@ TASKS = {
     "text_classification": "sentences",
     "tagging": "tags",
     "translation": "pairs",
+    "sequences": "sequences",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
