@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "images",
     "reconstruction": "images",
+    # word vectors
+    "word2vec": "text",
+    "glove": "text",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
