@@ -67,8 +67,16 @@ def ends_with(*endings: str) -> Callable[[Path], bool]:
     return lambda path: path.is_file() and path.name.endswith(every)
 
 
+def text_files(path: Path) -> bool:
+    """Whether it is a .txt file or a folder with one, compressed or not."""
+    is_text = ends_with(".txt")
+    return is_text(path) or (path.is_dir() and any(is_text(file) for file in path.iterdir()))
+
+
 READERS: tuple[Reader, ...] = (
     Reader("idx", "images", "a folder of IDX files", has_names("train-images", "t10k-images")),
+    # text
+    Reader("text", "text", "a .txt file or a folder of them", text_files),
 )
 
 DATA: dict[str, DataEntry] = {
@@ -81,6 +89,14 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        # text
+        DataEntry(
+            "manual", "370,000 characters of Python's own manual", kind="text", reader="manual",
+            bundled="bundled with Python",
+        ),
+        DataEntry("tinyshakespeare", "1.1 million characters of Shakespeare", kind="text", reader="text"),
+        DataEntry("ptb", "5.4 million characters of the Wall Street Journal", kind="text", reader="ptb"),
+        DataEntry("wikipedia-en", "12 million words of English Wikipedia", kind="text", reader="text"),
     )
 }  # fmt: skip
 
