@@ -34,14 +34,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 PLURALS = tuple(
-    pair.split()
-    for pair in (
-        "object objects, class classes, function functions, method methods, argument arguments, name names, "
-        "attribute attributes, value values, item items, type types, character characters, string strings, "
-        "list lists, number numbers, expression expressions, statement statements, module modules, key keys, "
-        "exception exceptions, sequence sequences, instance instances, operator operators, integer integers, "
-        "variable variables, parameter parameters, tuple tuples, pattern patterns, operation operations"
-    ).split(", ")
+    (one, f"{one}{'es' if one.endswith('s') else 's'}")
+    for one in (
+        *("object", "class", "function", "method", "argument", "name", "attribute", "value", "item", "type"),
+        *("character", "string", "list", "number", "expression", "statement", "module", "key", "exception"),
+        *("sequence", "instance", "operator", "integer", "variable", "parameter", "tuple", "pattern"),
+        "operation",
+    )
 )
 
 

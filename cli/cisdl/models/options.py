@@ -65,7 +65,9 @@ OPTIONS: dict[str, Option] = {
     "negative": Option("Words drawn to be told from the right one", click.IntRange(1, 1024), "N"),
     "shared_negatives": Option("Drawn once for all pairs of a centre", click.BOOL),
     "sample": Option("Share of a text from which on a word is often left out", SHARE, "S"),
-    "x_max": Option("Count from which on a pair has full weight", click.FloatRange(min=0, min_open=True), "X"),
+    "x_max": Option(
+        "Count from which on a pair has full weight", click.FloatRange(min=0, min_open=True), "X"
+    ),
     "min_count": Option("Rarer words are left out", COUNT, "N"),
     "word_eval": Option("Folder of pairs and analogies to judge vectors with", click.STRING, "PATH"),
 }

@@ -13,10 +13,10 @@ are the word vectors, and they are learnt such that words of like company come t
     loss         -log sigmoid(s_w) - sum over n of log sigmoid(-s_n)
 
 Trained: U and V, by gradient descent of a pair (skip-gram) or window (CBOW) at a time, the learning rate
-falling linearly to zero. The centre draws its reach from 1 to --window, so that near words count more. A
-frequent word of share f of the text is left out of training with probability 1 - sqrt(s/f) - s/f (--sample s).
-A negative that is the centre itself is left out. --shared-negatives draws once for a centre and not for each
-of its pairs: about three times as fast.
+falling linearly to zero. The centre draws its reach from 1 to --window, so that near words count more.
+A frequent word of share f of the text is left out with probability 1 - sqrt(s/f) - s/f (--sample s), but
+never of what is judged. A negative that is the centre itself is left out. --shared-negatives draws once for
+a centre and not for each of its pairs: about three times as fast.
 
 `cisdl_ops.word2vec` does all that in one fused op; --backend torch does it with nn.Embedding and sparse SGD.
 

@@ -62,6 +62,7 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> None:
     from cisdl.report import plots
 
     task.to(torch.device("cpu"))
+    task.export(model.cpu(), folder.path)
     plots.draw(task, model.cpu(), folder, outcome)
     note = (
         "" if outcome.judged_on == "test" else f"; {data.name} has no test part, this one chose the epoch too"
