@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -15,6 +16,8 @@ from sklearn.manifold import TSNE
 from cisdl.data import word_groups
 from cisdl.report import style
 from cisdl_ops.word_vectors import WordVectors
+
+Box = tuple[float, float, float, float]
 
 ROWS, NEAREST = 12, 6
 MAPPED = 120
@@ -50,7 +53,7 @@ def draw_neighbours(path: Path, title: str, vectors: WordVectors) -> None:
             for x, (other, cosine) in enumerate(found, start=1):
                 shade = colormaps["Blues"](0.75 * max(0.0, cosine) ** 1.5)
                 axes.add_patch(cell(x, y, shade))
-                axes.text(x + 0.06, y + 0.5, shortened(other, 15), va="center", fontsize=9)
+                axes.text(x + 0.06, y + 0.5, shortened(other, 14), va="center", fontsize=9)
                 axes.text(x + 0.94, y + 0.5, f"{cosine:.2f}", va="center", ha="right", fontsize=7)
 
 
@@ -78,11 +81,46 @@ def draw_map(path: Path, title: str, vectors: WordVectors) -> None:
             color = colors[number % len(colors)] if len(names) > 1 else style.BLUE
             x, y = places[chosen].T
             axes.scatter(x, y, s=22, color=color, label=names[number])
-        for word, (x, y) in zip(words, places, strict=True):
-            axes.annotate(word, (x, y), xytext=(4, 2), textcoords="offset points", fontsize=8)
         axes.margins(0.08)
+        for word, place, (aside, above) in zip(words, places, sides(words, places), strict=True):
+            axes.annotate(
+                word,
+                place,
+                xytext=(4 * aside, 5 * above),
+                textcoords="offset points",
+                fontsize=8,
+                ha="left" if aside > 0 else "right",
+                va="center",
+            )
         if len(names) > 1:
             axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8.5)
+
+
+def sides(words: Sequence[str], places: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Where each word goes, right (1) or left (-1) of its point and how high, to cover little."""
+    height = 0.02 * np.ptp(places[:, 1])
+    letter = 0.0075 * np.ptp(places[:, 0])
+    boxes = [
+        (x - letter / 2, x + letter / 2, y - height / 3, y + height / 3) for x, y in places
+    ]  # the points
+    chosen = []
+    for word, (x, y) in zip(words, places, strict=True):
+        best = None
+        for aside, above in ((1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1)):
+            ends = sorted((x + aside * letter, x + aside * letter * (1 + len(word))))
+            box = (*ends, y + (above - 1) * height / 2, y + (above + 1) * height / 2)
+            covered = sum(common(box, other) for other in boxes)
+            if best is None or covered < best[0]:
+                best = (covered, (aside, above), box)
+        assert best is not None
+        chosen.append(best[1])
+        boxes.append(best[2])
+    return chosen
+
+
+def common(a: Box, b: Box) -> float:
+    """The area of two boxes' intersection."""
+    return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[2], b[2]))
 
 
 def draw_analogies(path: Path, title: str, vectors: WordVectors, files: Sequence[Path]) -> None:
@@ -113,7 +151,7 @@ def draw_analogies(path: Path, title: str, vectors: WordVectors, files: Sequence
             for x, (word, cosine) in enumerate(found, start=4):
                 hit = word == d
                 axes.add_patch(cell(x, y, "#d5ead9" if hit else "#f3f4f6"))
-                axes.text(x + 0.06, y + 0.5, shortened(word, 15), va="center", fontsize=9)
+                axes.text(x + 0.06, y + 0.5, shortened(word, 14), va="center", fontsize=9)
                 axes.text(x + 0.94, y + 0.5, f"{cosine:.2f}", va="center", ha="right", fontsize=7)
 
 

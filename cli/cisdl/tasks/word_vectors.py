@@ -65,24 +65,25 @@ class Scored(Evaluation):
         return found
 
     def __str__(self) -> str:
-        said = [f"{share(self.groups)} words"]
+        said = [share(self.groups, "words")]
         if self.plurals.used:
-            said.append(share(self.plurals))
+            said.append(share(self.plurals, "questions"))
         for score in self.similarity:
             value = "none" if math.isnan(score.value) else f"{score.value:.3f}"
             said.append(f"{score.name} {value} ({score.used} of {score.total} pairs known)")
         if self.analogies is not None:
-            said.append(f"{share(self.analogies)}, {self.analogies.used} of {self.analogies.total} known")
+            said.append(share(self.analogies, "questions"))
         return "; ".join(said)
 
 
-def share(score: Score) -> str:
-    """ "groups 71.4 % (50/70)": how many of those that could be asked are right."""
+def share(score: Score, what: str) -> str:
+    """ "groups 71.4 % (50/70 words, 9 not known)": how many of those that could be asked are right."""
+    unknown = f", {score.total - score.used} not known" if score.used < score.total else ""
     if not score.used:
-        return f"{score.name} none (0/0 of {score.total})"
+        return f"{score.name} none (of {score.total} {what}, none known)"
     right = score.value * score.used
     counted = f"{right:.0f}" if abs(right - round(right)) < 1e-6 else f"{right:.1f}"
-    return f"{score.name} {100 * score.value:.1f} % ({counted}/{score.used})"
+    return f"{score.name} {100 * score.value:.1f} % ({counted}/{score.used} {what}{unknown})"
 
 
 class WordVectorTask(Task, Queries):
