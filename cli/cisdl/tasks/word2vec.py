@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cisdl.data.batches import permutation
 from cisdl.data.windows import pairs, windows
+from cisdl.errors import UsageError
 from cisdl.models.registry import ModelEntry
 from cisdl.models.word2vec import Word2Vec, loss
 from cisdl.tasks.word_vectors import WordVectorTask
@@ -30,6 +31,14 @@ BATCH = 4096
 
 class Word2VecTask(WordVectorTask):
     loss_name = "negative sampling"
+
+    def __init__(self, entry: ModelEntry, config: TrainConfig) -> None:
+        if config.options["algorithm"] == "cbow" and config.options["shared_negatives"]:
+            raise UsageError(
+                "--shared-negatives: expected with --algorithm skip-gram, got with cbow, which draws "
+                "once for a window anyway"
+            )
+        super().__init__(entry, config)
 
     def stretches(self) -> list[tuple[Tensor, int]]:
         """The text in pieces of some --batch-size tokens, and the words of each."""
