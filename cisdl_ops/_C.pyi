@@ -15,6 +15,17 @@ def conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor: ...
+def conv2d_activation(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+    negative_slope: float,
+) -> Tensor: ...
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,

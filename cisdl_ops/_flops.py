@@ -99,6 +99,8 @@ def _register_all() -> None:
         "linear_activation_backward": _linear_backward,
         "conv2d": _convolution(False),
         "conv2d_backward": _convolution_backward(False),
+        "conv2d_activation": _convolution(False),
+        "conv2d_activation_backward": _convolution_backward(False),
         "conv_transpose2d": _convolution(True),
         "conv_transpose2d_backward": _convolution_backward(True),
     }

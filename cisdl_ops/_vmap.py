@@ -195,6 +195,31 @@ def _convolution_backward(op: Any, groups_at: int) -> Callable[..., Result]:
     return rule
 
 
+def _conv2d_activation(
+    info: Any, in_dims: Dims, input: Tensor, weight: Tensor, bias: Tensor | None, *options: Any
+) -> Result:
+    *geometry, activation, slope = options
+    rule = _convolution(torch.ops.cisdl.conv2d.default, 3)
+    return _activated(rule(info, in_dims, input, weight, bias, *geometry)[0], activation, slope), 0
+
+
+def _conv2d_activation_backward(
+    info: Any,
+    in_dims: Dims,
+    grad_output: Tensor,
+    output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    *options: Any,
+) -> Result:
+    *geometry, activation, slope, mask = options
+    g_dim, y_dim, x_dim, w_dim = in_dims[:4]
+    size = info.batch_size
+    through = _through(_front(grad_output, g_dim, size), _front(output, y_dim, size), activation, slope)
+    rule = _convolution_backward(torch.ops.cisdl.conv2d_backward.default, 3)
+    return rule(info, (0, x_dim, w_dim), through, input, weight, *geometry, mask)
+
+
 def _images(op: Any, size_at: int | None = None) -> Callable[..., Result]:
     """The rule of an op on images alone; ``args[size_at]`` is the size of its result, if it has one."""
 
@@ -235,6 +260,8 @@ def _register() -> None:
         "linear_activation_backward": _linear_activation_backward,
         "conv2d": _convolution(ops.conv2d.default, 3),
         "conv2d_backward": _convolution_backward(ops.conv2d_backward.default, 3),
+        "conv2d_activation": _conv2d_activation,
+        "conv2d_activation_backward": _conv2d_activation_backward,
         "conv_transpose2d": _convolution(ops.conv_transpose2d.default, 3),
         "conv_transpose2d_backward": _convolution_backward(ops.conv_transpose2d_backward.default, 3),
     }

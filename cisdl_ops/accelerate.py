@@ -32,8 +32,8 @@ def accelerate(model: Module) -> Module:
     modules (``torch.nn.utils.parametrizations``) stay parametrised, lazy ones become ours when they learn
     their shape. A second call changes nothing; :func:`restore` undoes it.
 
-    In a ``torch.nn.Sequential`` a Linear and the ReLU after it, and a ReLU and the MaxPool2d after it, run as
-    one op in every call in which nobody sees what passes between them
+    In a ``torch.nn.Sequential`` a Linear or Conv2d and the ReLU after it, and a ReLU and the MaxPool2d after
+    it, run as one op in every call in which nobody sees what passes between them
     (:class:`cisdl_ops.nn.containers.Sequential`).
 
     Left alone, so that they work as before:

@@ -78,8 +78,10 @@ def conv2d(
     padding: Pair | str = 0,
     dilation: Pair = 1,
     groups: int = 1,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
 ) -> Tensor:
-    """y[n,k,oh,ow] = bias[k] + sum_{c,r,s} weight[k,c,r,s] * x[n, g*C/G + c, oh*sh + r*dh, ow*sw + s*dw].
+    """y[n,k,oh,ow] = f(bias[k] + sum_{c,r,s} weight[k,c,r,s] * x[n, g*C/G + c, oh*sh + r*dh, ow*sw + s*dw]).
 
     x is the input with zeros around it and g = k // (K/G) is the group of output channel k
     (cross-correlation, the convention of torch and of LeCun et al. 1998).
@@ -87,7 +89,8 @@ def conv2d(
     OH = (H + top + bottom - dh * (R - 1) - 1) // sh + 1.
     """
     if input.dim() == 3:
-        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+        options = (stride, padding, dilation, groups, activation, negative_slope)
+        return conv2d(input.unsqueeze(0), weight, bias, *options).squeeze(0)
     (sh, sw), (dh, dw) = _pair(stride), _pair(dilation)
     out_channels, group_channels, kernel_h, kernel_w = weight.shape
     top, bottom, left, right = conv2d_padding(padding, (kernel_h, kernel_w), (dh, dw))
@@ -106,7 +109,7 @@ def conv2d(
             for c in range(group_channels):
                 result = result + padded[:, :, c, :, rows, columns] * taps[:, :, c, r, s, None, None]
     result = result.reshape(batch, out_channels, out_h, out_w)
-    return result if bias is None else result + bias[:, None, None]
+    return activated(result if bias is None else result + bias[:, None, None], activation, negative_slope)
 
 
 def conv_transpose2d(

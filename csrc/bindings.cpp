@@ -51,6 +51,15 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const OptTensor& bias, 
   return op.call(input, weight, bias, stride, padding, dilation, groups);
 }
 
+Tensor conv2d_activation(const Tensor& input, const Tensor& weight, const OptTensor& bias, const Ints& stride,
+                         const Ints& padding, const Ints& dilation, int64_t groups, const std::string& activation,
+                         double negative_slope) {
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, const OptTensor&, at::IntArrayRef, at::IntArrayRef,
+                     at::IntArrayRef, int64_t, std::string_view, double)>("cisdl::conv2d_activation");
+  return op.call(input, weight, bias, stride, padding, dilation, groups, activation, negative_slope);
+}
+
 Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const OptTensor& bias, const Ints& stride,
                         const Ints& padding, const Ints& output_padding, int64_t groups, const Ints& dilation) {
   static const auto op =
@@ -173,6 +182,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("linear", linear, Release());
   m.def("linear_activation", linear_activation, Release());
   m.def("conv2d", conv2d, Release());
+  m.def("conv2d_activation", conv2d_activation, Release());
   m.def("conv_transpose2d", conv_transpose2d, Release());
   m.def("max_pool2d", max_pool2d, Release());
   m.def("max_pool2d_with_indices", max_pool2d_with_indices, Release());

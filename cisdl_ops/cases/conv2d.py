@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from cisdl_ops.cases.build import EDGES, conv2d
 from cisdl_ops.cases.table import Case
@@ -107,12 +108,31 @@ def conv2d_cases() -> Iterator[Case]:
     )
     yield conv2d(test, "space_to_depth_2", (3, 9, 11, 12), (33, 9, 5, 6), stride=2, padding=(0, 2))
 
+    # An activation inside every kernel; sums in several parts, of which the last alone may be rectified.
+    relu: dict[str, Any] = {"activation": "relu"}
+    yield conv2d(test, "relu_long_sum", (2, 60, 4, 20), (5, 60, 3, 3), padding=1, **relu)
+    yield conv2d(test, "relu_winograd", (2, 70, 9, 13), (35, 70, 3, 3), **relu)
+    yield conv2d(test, "relu_winograd_stride2", (6, 33, 9, 11), (47, 33, 4, 4), stride=2, padding=1, **relu)
+    yield conv2d(test, "relu_space_to_depth", (2, 3, 38, 41), (34, 3, 11, 11), stride=4, padding=2, **relu)
+    yield conv2d(test, "relu_lanes", (13, 2, 9, 16), (7, 2, 3, 2), stride=(2, 3), padding=(3, 1), **relu)
+    yield conv2d(test, "relu_rows", (2, 3, 9, 45), (9, 3, 3, 3), padding=1, **relu)
+    yield conv2d(test, "relu_lane_groups", (2, 22, 6, 23), (22, 2, 3, 3), groups=11, padding=1, **relu)
+    yield conv2d(test, "relu_one_output_pixel", (3, 4, 5, 5), (6, 4, 5, 5), **relu)
+    yield conv2d(test, "relu_one_by_one", (2, 19, 7, 9), (17, 19, 1, 1), bias=False, **relu)
+    yield conv2d(test, "relu_batch_0", (0, 3, 8, 8), (4, 3, 3, 3), **relu)
+    for activation in ("leaky_relu", "sigmoid", "tanh"):
+        yield conv2d(test, f"{activation}_unbatched", (3, 7, 8), (5, 3, 3, 3), activation=activation)
+        yield conv2d("grad", f"{activation}_grad", (1, 2, 3, 4), (2, 2, 2, 3), activation=activation)
+    yield conv2d("grad", "relu_grad", (2, 2, 4, 5), (3, 2, 3, 3), padding=1, **relu)
+
     yield conv2d("grad", "grad", (2, 2, 4, 5), (3, 2, 3, 3), padding=1)
     yield conv2d("grad", "grad_strided", (1, 2, 6, 5), (2, 2, 2, 3), stride=2, padding=(1, 0), bias=False)
     yield conv2d("grad", "grad_same_even", (1, 1, 4, 4), (2, 1, 2, 2), padding="same")
     yield conv2d("grad", "grad_dilated_groups", (1, 4, 6, 5), (4, 2, 2, 2), dilation=2, groups=2)
 
     # What the layer lists of networks.py do not have.
+    yield conv2d("bench", "relu_3x3_64_112_b8", (8, 64, 112, 112), (64, 64, 3, 3), padding=1, **relu)
+    yield conv2d("bench", "relu_1x1_32_to_128_27_b8", (8, 32, 27, 27), (128, 32, 1, 1), **relu)
     yield conv2d("bench", "1x1_64_to_256_56_b8", (8, 64, 56, 56), (256, 64, 1, 1))
     yield conv2d("bench", "1x1_512_to_128_28_b8", (8, 512, 28, 28), (128, 512, 1, 1))
     yield conv2d("bench", "depthwise_3x3_64_56_b8", (8, 64, 56, 56), (64, 1, 3, 3), padding=1, groups=64)

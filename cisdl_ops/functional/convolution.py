@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from cisdl_ops._load import _C
-from cisdl_ops.functional.arguments import IntOrPair, integer, pair
+from cisdl_ops.functional.arguments import IntOrPair, check_activation, integer, pair
 
 
 def conv2d(
@@ -18,10 +20,15 @@ def conv2d(
     padding: IntOrPair | str = 0,
     dilation: IntOrPair = 1,
     groups: int = 1,
+    *,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
 ) -> Tensor:
-    """2-D cross-correlation; see ``torch.nn.functional.conv2d``.
+    """2-D cross-correlation; see ``torch.nn.functional.conv2d``, which has no activation ``f``.
 
-    ``y[n,k,p,q] = b[k] + sum_{c,r,s} x[n,c, p*stride + r*dilation - padding, ...] w[k,c,r,s]``
+    ``y[n,k,p,q] = f(b[k] + sum_{c,r,s} x[n,c, p*stride + r*dilation - padding, ...] w[k,c,r,s])``
+
+    With an activation it is one op whose derivative comes from ``y``; ``"relu"`` costs the kernels nothing.
 
     Args:
         input: ``[N, C, H, W]`` or ``[C, H, W]``; contiguous or channels_last, which the result keeps.
@@ -32,13 +39,18 @@ def conv2d(
             an odd total puts the extra row or column at the bottom or right).
         dilation: integer or pair.
         groups: divides C and K.
+        activation: ``f``, one of :data:`ACTIVATIONS`; None for none.
+        negative_slope: of ``"leaky_relu"`` below zero, not negative.
 
     Returns:
         ``[N, K, P, Q]`` with ``P = (H + padding - dilation*(R-1) - 1) // stride + 1``, or ``[K, P, Q]``.
     """
     if has_torch_function_variadic(input, weight, bias):
+        options: dict[str, Any] = (
+            {} if activation is None else {"activation": activation, "negative_slope": negative_slope}
+        )
         overridden: Tensor = handle_torch_function(
-            conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups
+            conv2d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups, **options
         )
         return overridden
     strides = pair("conv2d", "stride", stride)
@@ -49,6 +61,15 @@ def conv2d(
     else:
         top, left = pair("conv2d", "padding", padding)
         padding4 = [top, top, left, left]
+    if activation is not None:
+        check_activation("conv2d", activation)
+        function: Any = (
+            torch.ops.cisdl.conv2d_activation if torch.compiler.is_compiling() else _C.conv2d_activation
+        )
+        fused: Tensor = function(
+            input, weight, bias, strides, padding4, dilations, groups, activation, negative_slope
+        )
+        return fused
     if torch.compiler.is_compiling():
         result: Tensor = torch.ops.cisdl.conv2d(input, weight, bias, strides, padding4, dilations, groups)
         return result

@@ -21,7 +21,9 @@ _FRESH = (Conv2d, ConvTranspose2d, Linear, torch.nn.BatchNorm1d, torch.nn.BatchN
 
 
 class Sequential(torch.nn.Sequential):
-    """``torch.nn.Sequential`` in which Linear -> ReLU and ReLU -> MaxPool2d run as one op each.
+    """``torch.nn.Sequential`` in which Linear or Conv2d -> ReLU and ReLU -> MaxPool2d run as one op each.
+
+    Of Conv2d -> ReLU -> MaxPool2d the last two are joined: that reads less.
 
     What :func:`cisdl_ops.accelerate` makes of a ``Sequential`` with such neighbours. They are joined in a
     call only if no one sees what passes between them: no hook on either module (nor a global one, nor a
@@ -39,9 +41,16 @@ class Sequential(torch.nn.Sequential):
         while i < count:
             first: Any = modules[i]
             second: Any = modules[i + 1] if i + 1 < count else None
-            if _is_pair(first, second) and _is_private(modules[i - 1] if i else None, first, second):
+            third: Any = modules[i + 2] if i + 2 < count else None
+            if (
+                _is_pair(first, second)
+                and _is_private(modules[i - 1] if i else None, first, second)
+                and not (_is_pair(second, third) and _is_private(first, second, third))
+            ):
                 if type(first) is Linear:
                     input = functional.linear(input, first.weight, first.bias, activation="relu")
+                elif type(first) is Conv2d:
+                    input = first.convolve(input, first.weight, first.bias, "relu")
                 else:
                     input = functional.max_pool2d(
                         input,
@@ -66,7 +75,7 @@ def has_pairs(module: torch.nn.Sequential) -> bool:
 
 
 def _is_pair(first: Any, second: Any) -> bool:
-    if type(first) is Linear:
+    if type(first) in (Linear, Conv2d):
         return type(second) is torch.nn.ReLU and first.activation is None
     return (
         type(first) is torch.nn.ReLU

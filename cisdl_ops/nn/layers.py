@@ -58,15 +58,42 @@ class Linear(torch.nn.Linear):
 
 
 class Conv2d(torch.nn.Conv2d):
-    """2-D convolution; see ``torch.nn.Conv2d``. Every ``padding_mode`` is supported."""
+    """2-D convolution; see ``torch.nn.Conv2d``, and :func:`cisdl_ops.conv2d` for ``activation``.
+
+    Every ``padding_mode`` is supported.
+    """
+
+    activation: str | None = None  # of a module that `accelerate` found
+    negative_slope: float = 0.01
+
+    def __init__(
+        self, *args: Any, activation: str | None = None, negative_slope: float = 0.01, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if activation is not None:
+            functional.check_activation("Conv2d", activation)
+            self.activation, self.negative_slope = activation, negative_slope
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.convolve(input, weight, bias, self.activation)
+
+    def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
+        """The convolution of this module, with any activation."""
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             sides = self._reversed_padding_repeated_twice
             input = torch.nn.functional.pad(input, sides, mode=self.padding_mode)
             padding = 0
-        return functional.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        geometry: Any = (self.stride, padding, self.dilation, self.groups)
+        if activation is None:
+            return functional.conv2d(input, weight, bias, *geometry)
+        return functional.conv2d(
+            input, weight, bias, *geometry, activation=activation, negative_slope=self.negative_slope
+        )
+
+    def extra_repr(self) -> str:
+        plain: str = super().extra_repr()  # type: ignore[no-untyped-call]
+        return plain if self.activation is None else f"{plain}, activation={self.activation}"
 
 
 class ConvTranspose2d(torch.nn.ConvTranspose2d):

@@ -66,14 +66,18 @@ struct Conv2dProblem {
   int64_t groups;  // divides in_channels and out_channels
 };
 
+// Below every output: an epilogue that changes nothing.
+constexpr float kNoLeast = -__builtin_huge_valf();
+
 template <class T>
 struct Conv2dForward {
   Conv2dProblem p;
   Layout layout;
-  const T* input;   // [batch, in_channels, in_h, in_w]                 in `layout`
-  const T* weight;  // [out_channels, in_channels/groups, kernel_h, kernel_w]  in `layout`
-  const T* bias;    // [out_channels], or null
-  T* output;        // [batch, out_channels, out_h, out_w]              in `layout`
+  const T* input;      // [batch, in_channels, in_h, in_w]                 in `layout`
+  const T* weight;     // [out_channels, in_channels/groups, kernel_h, kernel_w]  in `layout`
+  const T* bias;       // [out_channels], or null
+  T* output;           // [batch, out_channels, out_h, out_w]              in `layout`
+  T least = kNoLeast;  // max(least, y) instead, a NaN stays: 0 for a ReLU
 };
 
 template <class T>

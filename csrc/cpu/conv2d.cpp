@@ -158,6 +158,9 @@ void run_first(const ImplementationList<Args>& list, const Args& args, const Par
 template <class T>
 void linear_forward(const Conv2dForward<T>& a, const Parallel& par) {
   run_first(linear_kernels<T>().forward, {linear_problem(a.p), a.input, a.weight, a.bias, a.output}, par);
+  if (a.least > T(kNoLeast))
+    for (int64_t i = 0; i < a.p.batch * a.p.out_channels; ++i)
+      a.output[i] = a.output[i] < a.least ? a.least : a.output[i];
 }
 template <class T>
 void linear_backward_input(const Conv2dBackwardInput<T>& a, const Parallel& par) {

@@ -32,6 +32,7 @@ struct DirectOutput {
   int64_t out_channel, out_y, out_x;
   const T* bias;  // or null
   bool accumulate;
+  T least;  // no output becomes less
 };
 
 // Stores a tile of sums, [rows][height] vectors of `cols` lanes. One function for tiles of all sizes: it is a
@@ -45,9 +46,9 @@ __attribute__((noinline)) void store_direct_tile(const T* sums, int64_t rows, in
     for (int64_t y = 0; y < height; ++y, sums += W) {
       T* dst = to.out + k * to.out_channel + y * to.out_y;
       if (to.out_x == 1 && cols >= W)
-        store(dst, load(sums) + (to.accumulate ? load(dst) : set1(bias)));
+        store(dst, at_least<T>(load(sums) + (to.accumulate ? load(dst) : set1(bias)), set1(to.least)));
       else
-        store_strided<T>(dst, to.out_x, sums, smaller(cols, W), bias, to.accumulate);
+        store_strided<T>(dst, to.out_x, sums, smaller(cols, W), bias, to.accumulate, to.least);
     }
   }
 }
@@ -174,10 +175,11 @@ struct DirectPlan {
         const int64_t k = group * rows + tile * tiles.size;
         T* out = v.output + shape.image * v.out_image + k * v.out_channel + y * v.out_y;
         const T* bias = v.bias ? v.bias + k : nullptr;
+        const T least = block == blocks.count - 1 ? v.least : T(kNoLeast);
         direct_channels<T>(tile_rows(tile), window, found.row_step * found.row_stride, found_taps,
                            block_channels(block) * cells,
                            packed + (group * group_tiles + block * tiles.count + tile) * tile_size,
-                           {out, v.out_channel, v.out_y, v.out_x, bias, block > 0}, height, p.out_w);
+                           {out, v.out_channel, v.out_y, v.out_x, bias, block > 0, least}, height, p.out_w);
       }
     }
   }

@@ -88,9 +88,11 @@ struct LanesImage {
   }
 };
 
-// [cells][W] to `count` images, each a run of cells, `image` elements apart. By way of a buffer in L1: short
-// stores to as many pages as there are lanes, in turns, cost more than the transposes.
-CISDL_NOINLINE void part_lanes(const float* from, int64_t cells, int64_t count, float* to, int64_t image) {
+// [cells][W] to `count` images, each a run of cells, `image` elements apart; no value becomes less than `least`.
+// By way of a buffer in L1: short stores to as many pages as there are lanes, in turns, cost more than the
+// transposes.
+CISDL_NOINLINE void part_lanes(const float* from, int64_t cells, int64_t count, float* to, int64_t image,
+                               float least) {
   constexpr int64_t kRun = 8 * kLanes, kStride = kRun + kLanes;
   alignas(kVecBytes) float buffer[kLanes * kStride];
   for (int64_t first = 0; first < cells; first += kRun, from += kRun * kLanes) {
@@ -105,7 +107,8 @@ CISDL_NOINLINE void part_lanes(const float* from, int64_t cells, int64_t count, 
     }
     for (int64_t j = 0; j < count; ++j)
       for (int64_t i = 0; i < run; i += kLanes)
-        store_up_to(to + j * image + first + i, load(buffer + j * kStride + i), run - i);
+        store_up_to(to + j * image + first + i, at_least<float>(load(buffer + j * kStride + i), set1(least)),
+                    run - i);
   }
 }
 
@@ -120,6 +123,7 @@ struct LanesConvolution {
   int64_t weight_k, weight_c, weight_r, weight_s;
   const float* bias;
   float* output;
+  float least;  // no output becomes less
 };
 
 // A tap: where it lies in the copy, and how many of a tile's first columns find it outside the image.
@@ -302,7 +306,7 @@ void lanes_convolve(const LanesConvolution& f, const Parallel& par) {
       }
       for (int64_t plane = 0; plane < y.planes; ++plane)
         part_lanes(sums + plane * y.channel_step(), rows * p.out_w * y.unit, count,
-                   f.output + n * y.image + (plane * p.out_h + y0) * p.out_w * y.unit, y.image);
+                   f.output + n * y.image + (plane * p.out_h + y0) * p.out_w * y.unit, y.image, f.least);
     }
   });
 }
@@ -314,7 +318,7 @@ void lanes_forward(const Conv2dForward<float>& a, const Parallel& par) {
   const int64_t cells = p.kernel_h * p.kernel_w, c = p.in_channels;
   const bool last = a.layout == Layout::nhwc;
   lanes_convolve({p, a.layout, a.input, a.weight, c * cells, last ? 1 : cells, p.kernel_w * (last ? c : 1),
-                  last ? c : 1, a.bias, a.output},
+                  last ? c : 1, a.bias, a.output, a.least},
                  par);
 }
 
@@ -333,7 +337,7 @@ void lanes_backward_input(const Conv2dBackwardInput<float>& a, const Parallel& p
   q.pad_top = (p.kernel_h - 1) * p.dilation_h - p.pad_top;
   q.pad_left = (p.kernel_w - 1) * p.dilation_w - p.pad_left;
   lanes_convolve({q, a.layout, a.grad_output, a.weight + (p.kernel_h - 1) * r + (p.kernel_w - 1) * s,
-                  last ? 1 : cells, c * cells, -r, -s, nullptr, a.grad_input},
+                  last ? 1 : cells, c * cells, -r, -s, nullptr, a.grad_input, kNoLeast},
                  par);
 }
 

@@ -38,6 +38,7 @@ void conv2d_nhwc_forward(const Conv2dForward<T>& a, const Parallel& par) {
   v.in_w = p.in_w;
   v.weight = weight;
   v.bias = a.bias;
+  v.least = a.least;
   v.step_h = p.stride_h;
   v.step_w = p.stride_w;
   v.output = a.output;

@@ -57,6 +57,7 @@ struct NhwcView {
   int64_t step_h, step_w;
   T* output;  // pixel (0, 0) of image 0; a pixel has groups*K channels
   int64_t out_h, out_w, out_image, out_row, out_col;
+  T least = kNoLeast;  // no output becomes less
 };
 
 // Runs in order, cut into chunks whose lengths add up to at most kMaxChain; chunk i is runs [first[i],
@@ -210,6 +211,7 @@ void nhwc_block(const NhwcView<T>& v, const RunPlan& plan, int64_t group, int64_
     }
     for (int64_t i = 0; i < plan.num_chunks; ++i) {
       to.accumulate = i > 0;
+      if (i == plan.num_chunks - 1) to.least = v.least;
       const PixelRun* runs = plan.runs + plan.first[i];
       const int64_t num_runs = plan.first[i + 1] - plan.first[i];
       const auto run = [&]<int NV>() {

@@ -85,7 +85,7 @@ const T* pack_weights(const Conv2dView<T>& g, const ConvBlocking<T>& b, const Pa
 // Writes a tile of results for a panel whose pixels are not one run of the output: `tile` is [rows][kTileCols].
 template <class T>
 void scatter_tile(const Conv2dView<T>& g, const T* tile, int64_t rows, int64_t pixel, int64_t cols, T* out,
-                  const T* bias, bool accumulate) {
+                  const T* bias, bool accumulate, T least) {
   const Conv2dProblem& p = g.p;
   const int64_t plane = p.out_h * p.out_w;
   for (int64_t j = 0; j < cols;) {
@@ -95,7 +95,7 @@ void scatter_tile(const Conv2dView<T>& g, const T* tile, int64_t rows, int64_t p
     T* dst = out + n * g.out_image + y * g.out_y + x * g.out_x;
     for (int64_t i = 0; i < rows; ++i)
       store_strided<T>(dst + i * g.out_channel, g.out_x, tile + i * kTileCols<T> + j, run, bias ? bias[i] : T(0),
-                       accumulate);
+                       accumulate, least);
     j += run;
   }
 }
@@ -135,6 +135,7 @@ void implicit_gemm_item(const Conv2dView<T>& g, const ConvBlocking<T>& b, const 
                         patches + j * panel_stride + i * pieces[j].vectors * kWidth<T>);
     }
     const bool accumulate = block > 0;
+    const T least = block == b.blocks.count - 1 ? g.least : T(kNoLeast);
     for (int64_t tile = first_tile; tile < last_tile; ++tile) {
       const int64_t rows = b.tile_rows(tile), k = group * b.rows + tile * b.tiles.size;
       const T* weight = packed_weight + ((group * b.blocks.count + block) * b.tiles.count + tile) * b.tile_stride;
@@ -144,12 +145,13 @@ void implicit_gemm_item(const Conv2dView<T>& g, const ConvBlocking<T>& b, const 
         const int64_t pixel = begin + j * C, cols = smaller(C, end - pixel);
         const int64_t n = pixel / plane, in_plane = pixel % plane;
         if (plane_is_run && in_plane + cols <= plane) {
-          const TileOutput<T> to{out + n * g.out_image + in_plane, g.out_channel, accumulate, bias, nullptr};
+          const TileOutput<T> to{
+              out + n * g.out_image + in_plane, g.out_channel, accumulate, bias, nullptr, least};
           run_tile<T>(rows, num_taps, weight, patches + j * panel_stride, to, cols);
         } else {
           const TileOutput<T> to{tile_buffer, C, false, nullptr, nullptr};
           run_tile<T>(rows, num_taps, weight, patches + j * panel_stride, to, cols);
-          scatter_tile<T>(g, tile_buffer, rows, pixel, cols, out, bias, accumulate);
+          scatter_tile<T>(g, tile_buffer, rows, pixel, cols, out, bias, accumulate, least);
         }
       }
     }

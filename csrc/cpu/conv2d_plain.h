@@ -58,7 +58,7 @@ void conv2d_plain_forward(const Conv2dForward<T>& args, const Parallel& par) {
                 if (h < 0 || h >= p.in_h || w < 0 || w >= p.in_w) continue;
                 sum += double{args.input[at.input(n, c0 + c, h, w)]} * args.weight[at.weight(k, c, r, s)];
               }
-          args.output[at.output(n, k, y, x)] = static_cast<T>(sum);
+          args.output[at.output(n, k, y, x)] = sum < args.least ? args.least : static_cast<T>(sum);
         }
     }
   });

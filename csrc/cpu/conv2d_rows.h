@@ -30,7 +30,7 @@ struct RowsVector {
 template <int KT, int QT>
 CISDL_NOINLINE void rows_tile(const RowsVector* vectors, const float* window, const int64_t* taps,
                               int64_t num_taps, const float* weight, const float* bias, float* output,
-                              int64_t plane) {
+                              int64_t plane, float least) {
   Vec<float> acc[KT][QT];
 #pragma GCC unroll 8
   for (int k = 0; k < KT; ++k)
@@ -58,7 +58,8 @@ CISDL_NOINLINE void rows_tile(const RowsVector* vectors, const float* window, co
 #pragma GCC unroll 8
     for (int k = 0; k < KT; ++k, output += plane)
 #pragma GCC unroll 3
-      for (int q = 0; q < QT; ++q) store_one(output + vectors[q].output, acc[k][q], vectors[q].lanes);
+      for (int q = 0; q < QT; ++q)
+        store_one(output + vectors[q].output, at_least<float>(acc[k][q], set1(least)), vectors[q].lanes);
   };
   if (whole)
     store_all([](float* to, Vec<float> v, int64_t) __attribute__((always_inline)) { store(to, v); });
@@ -69,11 +70,11 @@ CISDL_NOINLINE void rows_tile(const RowsVector* vectors, const float* window, co
 template <int KT, int QT = kRowsTileVectors>
 CISDL_INLINE void rows_tile_vectors(int64_t count, const RowsVector* vectors, const float* window,
                                     const int64_t* taps, int64_t num_taps, const float* weight, const float* bias,
-                                    float* output, int64_t plane) {
+                                    float* output, int64_t plane, float least) {
   if (count == QT) {
-    rows_tile<KT, QT>(vectors, window, taps, num_taps, weight, bias, output, plane);
+    rows_tile<KT, QT>(vectors, window, taps, num_taps, weight, bias, output, plane, least);
   } else if constexpr (QT > 1) {
-    rows_tile_vectors<KT, QT - 1>(count, vectors, window, taps, num_taps, weight, bias, output, plane);
+    rows_tile_vectors<KT, QT - 1>(count, vectors, window, taps, num_taps, weight, bias, output, plane, least);
   }
 }
 
@@ -81,13 +82,13 @@ CISDL_INLINE void rows_tile_vectors(int64_t count, const RowsVector* vectors, co
 template <int KT = kRowsTileChannels>
 CISDL_INLINE void rows_band(int64_t channels, const Parts& tiles, int64_t count, const RowsVector* vectors,
                             const float* window, const int64_t* taps, int64_t num_taps, const float* weight,
-                            const float* bias, float* output, int64_t plane) {
+                            const float* bias, float* output, int64_t plane, float least) {
   if (channels == KT) {
     for (int64_t q = 0; q < count; q += tiles.size)
       rows_tile_vectors<KT>(smaller(tiles.size, count - q), vectors + q, window, taps, num_taps, weight, bias,
-                            output, plane);
+                            output, plane, least);
   } else if constexpr (KT > 1) {
-    rows_band<KT - 1>(channels, tiles, count, vectors, window, taps, num_taps, weight, bias, output, plane);
+    rows_band<KT - 1>(channels, tiles, count, vectors, window, taps, num_taps, weight, bias, output, plane, least);
   }
 }
 
@@ -140,7 +141,7 @@ void rows_forward(const Conv2dForward<float>& a, const Parallel& par) {
       const Parts vector_tiles = split_evenly(count, kRowsTileVectors, 1);
       for (int64_t k = 0; k < K; k += tiles.size)
         rows_band<>(smaller(tiles.size, K - k), vector_tiles, count, vectors, window, taps, num_taps,
-                    weight + k * num_taps, bias + k, a.output + (n * K + k) * plane + y * p.out_w, plane);
+                    weight + k * num_taps, bias + k, a.output + (n * K + k) * plane + y * p.out_w, plane, a.least);
     }
   });
 }

@@ -166,7 +166,8 @@ void space_to_depth_forward(const Conv2dForward<float>& a, const Parallel& par) 
     d.q.batch = smaller(d.images, a.p.batch - n);
     d.rewrite(a.input, n, d.q.batch, x, par);
     CISDL_CONCAT(cisdl_, winograd, CISDL_ISA)
-    ()->forward({d.q, a.layout, x, weight, a.bias, a.output + n * a.p.out_channels * a.p.out_h * a.p.out_w}, par);
+    ()->forward(
+        {d.q, a.layout, x, weight, a.bias, a.output + n * a.p.out_channels * a.p.out_h * a.p.out_w, a.least}, par);
   }
 }
 

@@ -25,6 +25,7 @@ struct Conv2dView {
   const T* bias;                                                         // [out_channels], or null
   T* output;                                     // pixel (0, 0) of the first image and channel
   int64_t out_image, out_channel, out_y, out_x;  // strides
+  T least = kNoLeast;                            // no output becomes less
 
   bool plane_is_run() const { return out_x == 1 && out_y == p.out_w; }
   bool weight_is_dense() const {
@@ -63,17 +64,21 @@ CISDL_INLINE void store_even(T* dst, Vec<T> v, Mask<T> even, int64_t n, bool acc
   store_partial(dst, select<T>(even, accumulate ? v + old : v, old), 2 * n - 1);
 }
 
-// dst[i * step] = src[i] + bias, or + what is there if `accumulate`, for i < n. Reads whole vectors of src.
+// dst[i * step] = src[i] + bias, or + what is there if `accumulate`, for i < n; with a step of 1, which forward
+// convolutions have, it is `least` at the least. Reads whole vectors of src.
 template <class T>
-CISDL_INLINE void store_strided(T* dst, int64_t step, const T* src, int64_t n, T bias, bool accumulate) {
+CISDL_INLINE void store_strided(T* dst, int64_t step, const T* src, int64_t n, T bias, bool accumulate,
+                                T least = kNoLeast) {
   constexpr int W = kWidth<T>;
   if (step == 1) {
+    const Vec<T> bound = set1(least);
     for (int64_t i = 0; i < n; i += W) {
       const Vec<T> v = load(src + i);
       if (i + W <= n)
-        store(dst + i, v + (accumulate ? load(dst + i) : set1(bias)));
+        store(dst + i, at_least<T>(v + (accumulate ? load(dst + i) : set1(bias)), bound));
       else
-        store_partial(dst + i, v + (accumulate ? load_partial(dst + i, n - i) : set1(bias)), n - i);
+        store_partial(dst + i, at_least<T>(v + (accumulate ? load_partial(dst + i, n - i) : set1(bias)), bound),
+                      n - i);
     }
   } else if (step == 2) {
     const Vec<T> zeros = zero<T>(), ones = set1(T(1));
@@ -140,7 +145,8 @@ Conv2dView<T> forward_view(const Conv2dForward<T>& args) {
           .out_image = p.out_channels * plane,
           .out_channel = plane,
           .out_y = p.out_w,
-          .out_x = 1};
+          .out_x = 1,
+          .least = args.least};
 }
 
 // One class of input rows (or columns): those h = first + i*stride, 0 <= i < count, that kernel rows

@@ -93,11 +93,40 @@ void through_columns(const ActivationBackward<T>& b, int64_t j, int64_t n) {
     }
     total += part;
   }
-  if (b.grad_bias) store_up_to(b.grad_bias + j, total, n);
+  store_up_to(b.grad_bias + j, total, n);
+}
+
+// Elements [begin, end), where rows do not matter.
+template <class T, Activation kActivation>
+void through_range(const ActivationBackward<T>& b, int64_t begin, int64_t end) {
+  constexpr int W = kWidth<T>;
+  const Vec<T> slope = set1(b.slope);
+  int64_t i = begin;
+  for (; i + W <= end; i += W)
+    store(b.grad_input + i, through<T>(kActivation, load(b.grad_output + i), load(b.output + i), slope));
+  if (i < end) {
+    const int64_t n = end - i;
+    store_partial(
+        b.grad_input + i,
+        through<T>(kActivation, load_partial(b.grad_output + i, n), load_partial(b.output + i, n), slope), n);
+  }
 }
 
 template <class T>
 void activation_backward(const ActivationBackward<T>& b, const Parallel& par) {
+  if (!b.grad_bias)
+    return parallel_for(par, b.rows * b.cols, kGrain, [&](int64_t begin, int64_t end) {
+      switch (b.activation) {
+        case Activation::relu:
+          return through_range<T, Activation::relu>(b, begin, end);
+        case Activation::leaky_relu:
+          return through_range<T, Activation::leaky_relu>(b, begin, end);
+        case Activation::sigmoid:
+          return through_range<T, Activation::sigmoid>(b, begin, end);
+        case Activation::tanh:
+          return through_range<T, Activation::tanh>(b, begin, end);
+      }
+    });
   constexpr int64_t W = kWidth<T>;
   const int64_t groups = (b.cols + W - 1) / W;
   parallel_for(par, groups, 1 + kGrain / (b.rows * W + 1), [&](int64_t begin, int64_t end) {

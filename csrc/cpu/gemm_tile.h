@@ -11,6 +11,7 @@
 // One accumulator chain grows its rounding error with k: callers split long sums (kMaxChain) and add the parts.
 #pragma once
 
+#include "../common/problems.h"
 #include "simd_shuffle.h"
 
 namespace cisdl {
@@ -37,11 +38,13 @@ struct TileOutput {
   bool accumulate = false;      // add to what is in C (then both biases are ignored)
   const T* row_bias = nullptr;  // [rows], or null
   const T* col_bias = nullptr;  // [cols], or null
+  T least = kNoLeast;           // no element becomes less
 };
 
 template <class T, int MR, int NV>
 CISDL_INLINE void store_tile(const Vec<T> (&acc)[MR][NV], const TileOutput<T>& out, int64_t cols) {
   constexpr int W = kWidth<T>;
+  const Vec<T> least = set1(out.least);
 #pragma GCC unroll 2
   for (int v = 0; v < NV; ++v) {
     const int64_t n = cols - v * W;
@@ -60,6 +63,7 @@ CISDL_INLINE void store_tile(const Vec<T> (&acc)[MR][NV], const TileOutput<T>& o
         sum += bias;
         if (out.row_bias) sum += set1(out.row_bias[i]);
       }
+      sum = at_least<T>(sum, least);
       if (full)
         store(c, sum);
       else

@@ -91,6 +91,7 @@ void run_lane_view(const LaneView<T>& v, Layout layout, int64_t batch, const T* 
 template <class T>
 void forward(const Conv2dForward<T>& a, const Parallel& par) {
   LaneView<T> v = lane_forward_view<T>(a.p, false);
+  v.least = a.least;
   pack_lane_weight(v, a.p, a.layout, a.weight, a.bias, false, par);
   run_lane_view(v, a.layout, a.p.batch, a.input, a.output, par);
 }

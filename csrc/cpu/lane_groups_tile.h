@@ -31,6 +31,7 @@ struct LaneRow {
   T* sums;                         // the same layout, for the gradient of the weight
   int64_t weight_vector;           // from vector to vector
   const T* bias;                   // [channels], padded to whole vectors
+  T least;                         // no output becomes less
   bool look_ahead;                 // ask for the next tile's lines during each tile
 };
 
@@ -91,6 +92,7 @@ CISDL_INLINE void look_ahead(const LaneRow<T>& row, const T* x, const T* out) {
 template <class T, int G, int KW, int SW, int N, bool Careful>
 void lane_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
   constexpr int W = kWidth<T>;
+  const Vec<T> least = set1(row.least);
   const T* x_tile = row.x + tiles.pixel * row.pixel_step;
   T* out_tile = row.out + tiles.pixel * row.out_step;
   for (int64_t tile = 0; tile < tiles.count; ++tile) {
@@ -129,9 +131,9 @@ void lane_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         if constexpr (Careful)
-          store_up_to(out_tile + n * row.out_step + c, sum[n], lanes);
+          store_up_to(out_tile + n * row.out_step + c, at_least<T>(sum[n], least), lanes);
         else
-          store(out_tile + n * row.out_step + c, sum[n]);
+          store(out_tile + n * row.out_step + c, at_least<T>(sum[n], least));
       }
     }
     x_tile += N * row.pixel_step;

@@ -100,6 +100,7 @@ struct LaneView {
   int64_t class_of_row[kMaxLaneStride];             // by y % h_classes
   const T* weight[kMaxLaneStride][kMaxLaneStride];  // packed, by class
   const T* bias;                                    // padded
+  T least = kNoLeast;                               // no output becomes less
 
   int64_t vectors() const { return ceil_div(channels, kWidth<T>); }
   int64_t vector_size(int64_t a, int64_t b) const { return h[a].taps * w[b].axis.taps * group * kWidth<T>; }
@@ -146,6 +147,7 @@ struct LaneView {
     row.weight_vector = size;
     // A band of NCHW is in the cache.
     row.look_ahead = in.channels == channels && in_h * in_w * channels * int64_t{sizeof(T)} >= kLargeImage;
+    row.least = least;
     row.bias = bias ? bias + vector * kWidth<T> : nullptr;
     const int64_t full = begin + (end - begin) / kWidth<T> * kWidth<T>;
     const auto run = [&](LaneKernel<T> kernel, int64_t first, int64_t last, int64_t c0, int64_t c1) {

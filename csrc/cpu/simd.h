@@ -163,6 +163,12 @@ CISDL_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {
 }
 
 // Sum of all lanes, in a fixed order.
+// The larger; a NaN in v stays.
+template <class T>
+CISDL_INLINE Vec<T> at_least(Vec<T> v, Vec<T> least) {
+  return v < least ? least : v;
+}
+
 template <class T>
 CISDL_INLINE T sum_lanes(Vec<T> v) {
   alignas(kVecBytes) T lanes[kWidth<T>];

@@ -33,6 +33,7 @@ struct Convolution {
   Weights w;
   const float* bias;
   float* output;
+  float least = kNoLeast;
 
   // The inputs of a block that meet a piece of the kernel.
   TransformedTiles tiles(float* memory, const Block& block, int64_t piece) const {
@@ -51,7 +52,7 @@ void transform_inputs(const Convolution& f, int64_t row, int64_t rows, const Tra
 
 void finish(const Convolution& f, int64_t k, const Products& m, float* buffer) {
   for (int64_t k0 = k; k0 < smaller(k + kPanel, f.y.channels); k0 += kWidth<float>)
-    untransform_tiles(f.y, f.output, f.bias, k0, m, k0 - k, buffer);
+    untransform_tiles(f.y, f.output, f.bias, f.least, k0, m, k0 - k, buffer);
 }
 
 // The weights stored: shared out by blocks.
@@ -138,7 +139,7 @@ void forward(const Conv2dForward<float>& a, const Parallel& par) {
   const Conv2dProblem& p = a.p;
   convolve({images(a.layout, p.batch, p.in_channels, p.in_h, p.in_w, p.out_h, p.out_w),
             images(a.layout, p.batch, p.out_channels, p.out_h, p.out_w, p.out_h, p.out_w), p.pad_top, p.pad_left,
-            a.input, weights_of(p, a.layout, a.weight), a.bias, a.output},
+            a.input, weights_of(p, a.layout, a.weight), a.bias, a.output, a.least},
            par);
 }
 

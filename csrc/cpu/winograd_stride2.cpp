@@ -47,7 +47,8 @@ struct Convolution {
   float* output;
   int64_t out_h, out_w, out_channels, out_step, out_first_h, out_first_w;
   int64_t rows, cols;
-  const float* bias;  // or null
+  const float* bias;       // or null
+  float least = kNoLeast;  // no output becomes less
 
   // The weight of virtual channel (s, c) and output channel k at tap (t, u):
   // weight[k * k_stride + c * c_stride + (tap_h[s][t] * 4 + tap_w[s][u]) * tap_stride].
@@ -162,7 +163,8 @@ void transform_output(const Convolution& f, const Tile& tile, int64_t panel, con
       for (int j = 0; j < 2; ++j) {
         if (tile.y + i >= f.rows || tile.x + j >= f.cols) continue;
         const int64_t h = f.out_first_h + (tile.y + i) * f.out_step, w = f.out_first_w + (tile.x + j) * f.out_step;
-        store_up_to(f.output + ((tile.n * f.out_h + h) * f.out_w + w) * f.out_channels + k, y[i][j], lanes);
+        store_up_to(f.output + ((tile.n * f.out_h + h) * f.out_w + w) * f.out_channels + k,
+                    at_least<float>(y[i][j], set1(f.least)), lanes);
       }
   }
 }
@@ -265,6 +267,7 @@ void forward(const Conv2dForward<float>& a, const Parallel& par) {
   Convolution f = four_sources(a.p, a.input);
   f.output = a.output;
   f.bias = a.bias;
+  f.least = a.least;
   f.weight = a.weight, f.k_stride = 16 * f.in_channels, f.c_stride = 1, f.tap_stride = f.in_channels;
   run(&f, 1, a.p.batch, par);
 }

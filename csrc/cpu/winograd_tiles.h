@@ -283,7 +283,7 @@ struct OutputTile {
 
 template <int Rows, int Cols>
 CISDL_NOINLINE void untransform_tile(const Products& m, const float* from, const TileNumbers& tile, V bias,
-                                     const OutputTile& out) {
+                                     V least, const OutputTile& out) {
   constexpr int kRow = 4 - Rows, kCol = 4 - Cols;
   const bool whole = out.height >= Rows && out.width >= Cols && out.lanes == kWidth<float>;
   transform_2d<Rows + 2, Cols + 2, Rows, Cols>(
@@ -295,20 +295,21 @@ CISDL_NOINLINE void untransform_tile(const Products& m, const float* from, const
       [&](int r, int s, V v) __attribute__((always_inline)) {
         float* to = out.to + r * out.row_stride + s * out.pixel_stride;
         if (whole)
-          store(to, v + bias);
+          store(to, at_least<float>(v + bias, least));
         else if (r < out.height && s < out.width)
-          store_up_to(to, v + bias, out.lanes);
+          store_up_to(to, at_least<float>(v + bias, least), out.lanes);
       });
 }
 
-// Turns the products of W channels from c on, `column` of the panel's, into outputs and adds the bias. `buffer`
-// holds a row of tiles.
-CISDL_NOINLINE inline void untransform_tiles(const TiledImages& y, float* data, const float* bias, int64_t c,
-                                             const Products& m, int64_t column, float* buffer) {
+// Turns the products of W channels from c on, `column` of the panel's, into outputs: adds the bias, and takes
+// `least` where they are less. `buffer` holds a row of tiles.
+CISDL_NOINLINE inline void untransform_tiles(const TiledImages& y, float* data, const float* bias, float least,
+                                             int64_t c, const Products& m, int64_t column, float* buffer) {
   constexpr int64_t W = kWidth<float>;
   const Block& b = m.block;
   const int64_t lanes = smaller(W, y.channels - c);
   const V bias_of_lanes = bias ? load_up_to(bias + c, lanes) : zero<float>();
+  const V least_of_lanes = set1(least);
   const int64_t left = y.across.begin(b.col), right = smaller(y.w, y.across.begin(b.col + b.cols));
   for (int64_t i = b.row; i < b.row + b.rows; ++i) {
     const int64_t n = i / y.down.tiles(), down = i % y.down.tiles(), top = y.down.begin(down);
@@ -329,13 +330,13 @@ CISDL_NOINLINE inline void untransform_tiles(const TiledImages& y, float* data, 
                                               lanes};
       const float* from = m.data + column;
       if (four && wide)
-        untransform_tile<4, 4>(m, from, tile, bias_of_lanes, out);
+        untransform_tile<4, 4>(m, from, tile, bias_of_lanes, least_of_lanes, out);
       else if (four)
-        untransform_tile<4, 3>(m, from, tile, bias_of_lanes, out);
+        untransform_tile<4, 3>(m, from, tile, bias_of_lanes, least_of_lanes, out);
       else if (wide)
-        untransform_tile<3, 4>(m, from, tile, bias_of_lanes, out);
+        untransform_tile<3, 4>(m, from, tile, bias_of_lanes, least_of_lanes, out);
       else
-        untransform_tile<3, 3>(m, from, tile, bias_of_lanes, out);
+        untransform_tile<3, 3>(m, from, tile, bias_of_lanes, least_of_lanes, out);
     }
     if (!planes) continue;
     float* to = data + ((n * y.channels + c) * y.h + top) * y.w + left;

@@ -19,7 +19,7 @@ const char* forward(const Conv2dForward<T>& args, void* stream) {
       depth,
       {shape, args.input},
       {args.weight, depth, shape.group_out_channels * depth},
-      {args.output, args.bias, shape.out, p.out_h, p.out_w},
+      {args.output, args.bias, shape.out, p.out_h, p.out_w, args.least},
   };
   return launch_gemm(gemm, stream);
 }

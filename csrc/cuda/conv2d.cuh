@@ -130,6 +130,7 @@ struct ImageEpilogue {
   const T* bias;  // [groups * columns], or null
   ImageStrides strides;
   int64_t height, width;
+  T least = kNoLeast;  // no output becomes less
 
   __device__ void store(int64_t group, int64_t row, int64_t column, int64_t columns,
                         const T (&values)[kFragment]) const {
@@ -139,7 +140,8 @@ struct ImageEpilogue {
     for (int j = 0; j < kFragment; ++j) {
       if (column + j >= columns) break;
       const int64_t channel = group * columns + column + j;
-      out[channel * strides.c] = bias ? values[j] + bias[channel] : values[j];
+      const T value = bias ? values[j] + bias[channel] : values[j];
+      out[channel * strides.c] = value < least ? least : value;
     }
   }
 };

@@ -17,9 +17,10 @@ struct Rule {
   int state = -1;
   int packed = -1;
 };
-constexpr Rule kRules[] = {{"linear"},        {"linear_activation"}, {"conv2d"},       {"conv_transpose2d"},
-                           {"lstm_cell", 2},  {"gru_cell", 1},       {"gru_layer", 1}, {"rnn_tanh_cell"},
-                           {"rnn_relu_cell"}, {"lstm_layer", 2, 8},  {"rnn_layer"}};
+constexpr Rule kRules[] = {
+    {"linear"},           {"linear_activation"}, {"conv2d"},           {"conv2d_activation"},
+    {"conv_transpose2d"}, {"lstm_cell", 2},      {"gru_cell", 1},      {"gru_layer", 1},
+    {"rnn_tanh_cell"},    {"rnn_relu_cell"},     {"lstm_layer", 2, 8}, {"rnn_layer"}};
 
 template <c10::DeviceType device>
 void autocast(const c10::OperatorHandle& op, torch::jit::Stack* stack) {

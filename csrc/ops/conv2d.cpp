@@ -2,6 +2,8 @@
 //
 // Padding is four numbers, top, bottom, left, right: padding='same' is asymmetric for even kernels. A tensor in
 // channels_last keeps that layout through the kernel and into the result, as in torch.
+#include "conv2d.h"
+
 #include "bilinear.h"
 #include "reduced_precision.h"
 
@@ -79,9 +81,10 @@ Conv2dProblem problem_of(const Tensor& input, const Tensor& weight, Ints output,
           y.w, o.stride[0], o.stride[1], o.padding[0], o.padding[2],   o.dilation[0],  o.dilation[1],  o.groups};
 }
 
-Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg, Ints stride,
-               Ints padding, Ints dilation, int64_t groups) {
-  const Tensor bias = or_undefined(bias_arg);
+}  // namespace
+
+Tensor conv2d_at_least(const Tensor& input, const Tensor& weight, const Tensor& bias, Ints stride, Ints padding,
+                       Ints dilation, int64_t groups, float least) {
   const Options o{stride, padding, dilation, groups};
   const auto shape = check_forward<int64_t>(input, weight, bias, o);
   const bool last = use_channels_last(input, weight);
@@ -94,9 +97,16 @@ Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>
     using T = decltype(t);
     run(Op::conv2d, input, of_type<T>(conv2d_kernels()).forward,
         Conv2dForward<T>{problem_of(input, weight, shape, o), layout_of(last), x.const_data_ptr<T>(),
-                         w.const_data_ptr<T>(), data_or_null<T>(b), output.mutable_data_ptr<T>()});
+                         w.const_data_ptr<T>(), data_or_null<T>(b), output.mutable_data_ptr<T>(), least});
   });
   return output;
+}
+
+namespace {
+
+Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias, Ints stride, Ints padding,
+               Ints dilation, int64_t groups) {
+  return conv2d_at_least(input, weight, or_undefined(bias), stride, padding, dilation, groups, kNoLeast);
 }
 
 Tensor forward_meta(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias, Ints stride,

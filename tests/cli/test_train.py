@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 import torch
 from cisdl import errors
 from cisdl.data.images import Part
+from cisdl.training.position import Position
 
 from tests.cli.conftest import ROOT, Command, environment
 
@@ -86,7 +88,7 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
     run = tmp_path / "runs" / "mlp"
     last = torch.load(run / "last.pt", weights_only=True)
     best = torch.load(run / "best.pt", weights_only=True)
-    assert last["position"] == {"epoch": 2, "batch": 34, "step": 68}
+    assert Position.of(last["position"]).words() == {"epoch": 2, "batch": 34, "step": 68}
     assert set(last) == {"format", "config", "facts", "position", "model", "trainer", "rng"}
     assert last["trainer"]["state"], "Adam's moments are missing"
     assert best["position"]["epoch"] == json.loads((run / "result.json").read_text())["best_epoch"]
@@ -118,7 +120,7 @@ def test_both_backends_reach_the_same_losses(model: str, cisdl: Command, tmp_pat
             "--limit",
             "640",
             "--log-steps",
-            "-o",
+            "--out",
             backend,
         )
         assert cisdl("train", model, *arguments).code == errors.OK
@@ -149,7 +151,7 @@ def test_one_seed_one_run_other_seed_other_run(cisdl: Command, tmp_path: Path) -
             "--log-steps",
             "--seed",
             seed,
-            "-o",
+            "--out",
             name,
         )
         assert cisdl("train", "lenet", *arguments).code == errors.OK
@@ -171,7 +173,7 @@ def test_a_second_run_gets_its_own_folder(cisdl: Command, tmp_path: Path) -> Non
         "runs/mlp-2",
         "runs/mlp-3",
     ]
-    assert cisdl(*arguments, "-o", "mine").out.splitlines()[-1] == "runs/mine"
+    assert cisdl(*arguments, "--out", "mine").out.splitlines()[-1] == "runs/mine"
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["mine", "mlp", "mlp-2", "mlp-3"]
 
 
@@ -245,7 +247,7 @@ def test_ctrl_c_saves_a_state_and_exits_130(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "mlp"
     ended = json.loads((run / "result.json").read_text())
     state = torch.load(run / "last.pt", weights_only=True)
-    assert ended == {"status": "interrupted", **state["position"]}
+    assert ended == {"status": "interrupted", **Position.of(state["position"]).words()}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) in {state["position"]["epoch"] - 1, state["position"]["epoch"]}
 
@@ -321,3 +323,17 @@ def test_real_idx_files(cisdl: Command, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "runs" / "lenet" / "config.json").read_text())
     assert config["data_facts"]["classes"][9] == "ankle boot"
     assert config["scale"] == "standard"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_several_seeds_end_with_mean_and_deviation(cisdl: Command, tmp_path: Path) -> None:
+    result = cisdl("train", "mlp", "--seeds", "3", "--seed", "4", *SHORT)
+    assert result.code == errors.OK, result.err
+    runs = [tmp_path / "runs" / f"mlp-seed{seed}" for seed in (4, 5, 6)]
+    reached = [100 * json.loads((run / "result.json").read_text())["test"]["accuracy"] for run in runs]
+    assert len(set(reached)) > 1
+    said = result.out.splitlines()[-1]
+    assert said.startswith("test, seeds 4 to 6: accuracy, % ")
+    mean, deviation = re.findall(r"(\d+\.\d+) ± (\d+\.?\d*)", said)[0]
+    assert float(mean) == pytest.approx(statistics.mean(reached), rel=1e-3)
+    assert float(deviation) == pytest.approx(statistics.stdev(reached), rel=0.1)

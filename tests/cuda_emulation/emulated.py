@@ -60,24 +60,27 @@ class _Conv2d(torch.autograd.Function):
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        relu: bool,
     ) -> Tensor:
         ctx.machine, ctx.nhwc, ctx.numbers = machine, nhwc, (*numbers, nhwc)
-        ctx.save_for_backward(input, weight)
         output = input.new_empty(input.shape[0], weight.shape[0], *numbers[7:9])
-        machine.run("conv2d_forward", ctx.numbers, [input, weight, bias], [output], nhwc)
+        machine.run("conv2d_forward", (*ctx.numbers, relu), [input, weight, bias], [output], nhwc)
+        ctx.save_for_backward(input, weight, output if relu else None)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight = ctx.saved_tensors
-        _, _, _, for_input, for_weight, for_bias = ctx.needs_input_grad
+        input, weight, rectified = ctx.saved_tensors
+        if rectified is not None:  # torch's own pass on a GPU, too
+            grad_output = torch.ops.aten.threshold_backward(grad_output, rectified, 0)
+        _, _, _, for_input, for_weight, for_bias, _ = ctx.needs_input_grad
         grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, 0, 0, 0])]
         if for_input:
             ctx.machine.run("conv2d_backward_input", ctx.numbers, [grad_output, weight], grads[:1], ctx.nhwc)
         if for_weight or for_bias:
             needed = input if for_weight else None
             ctx.machine.run("conv2d_backward_weight", ctx.numbers, [grad_output, needed], grads[1:], ctx.nhwc)
-        return None, None, None, *grads
+        return None, None, None, *grads, None
 
 
 class _ConvTranspose2d(torch.autograd.Function):
@@ -98,7 +101,8 @@ class _ConvTranspose2d(torch.autograd.Function):
         input, weight = ctx.saved_tensors
         grads = [given(ctx.needs_input_grad[3], input), given(ctx.needs_input_grad[4], weight)]
         if grads[0] is not None:
-            ctx.machine.run("conv2d_forward", ctx.numbers, [grad_output, weight, None], grads[:1], ctx.nhwc)
+            numbers = (*ctx.numbers, False)
+            ctx.machine.run("conv2d_forward", numbers, [grad_output, weight, None], grads[:1], ctx.nhwc)
         if grads[1] is not None:
             gradients = [grads[1], None]
             ctx.machine.run("conv2d_backward_weight", ctx.numbers, [input, grad_output], gradients, ctx.nhwc)
@@ -243,7 +247,10 @@ class Emulated:
         padding: Pair | str = 0,
         dilation: Pair = 1,
         groups: int = 1,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
     ) -> Tensor:
+        """A ReLU is in the kernel, any other activation torch's own."""
         images, kernel = _four_dims(input), weight.shape[2:]
         strides, dilations = as_pair(stride), as_pair(dilation)
         top, bottom, left, right = conv2d_padding(padding, (kernel[0], kernel[1]), dilations)
@@ -253,7 +260,9 @@ class Emulated:
             for size, pad, k, d, s in zip(images.shape[2:], pads, kernel, dilations, strides, strict=True)
         ]
         numbers = (*images.shape, weight.shape[0], *kernel, *out, *strides, top, left, *dilations, groups)
-        result: Tensor = _Conv2d.apply(self.machine, self.nhwc, numbers, images, weight, bias)  # type: ignore[no-untyped-call]
+        relu = activation == "relu"
+        result: Tensor = _Conv2d.apply(self.machine, self.nhwc, numbers, images, weight, bias, relu)  # type: ignore[no-untyped-call]
+        result = activated(result, None if relu else activation, negative_slope)
         return result if input.dim() == 4 else result.squeeze(0)
 
     def conv_transpose2d(

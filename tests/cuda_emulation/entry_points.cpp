@@ -41,7 +41,9 @@ const char* call(const char* name, Numbers n, Tensors t) {
   if (is("linear_backward_weight"))
     return cuda::run(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
   if (is("conv2d_forward"))
-    return cuda::run(Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t}, nullptr);
+    return cuda::run(
+        Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0) : T(kNoLeast)},
+        nullptr);
   if (is("conv2d_backward_input"))
     return cuda::run(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t}, nullptr);
   if (is("conv2d_backward_weight"))

@@ -16,6 +16,7 @@ from cisdl.report.layers import layers
 from cisdl.training.loop import Outcome
 from torch import nn
 
+import cisdl_ops
 from tests.models.training import trained
 
 BACKENDS = ("cisdl", "torch")
@@ -167,6 +168,19 @@ def test_layers_counts_the_steps_of_a_cell() -> None:
     described = {layer.name: layer for layer in layers(build("lstm"), (torch.zeros(1, *SHAPES["lstm"]),))}
     assert described["cell"].calls == 8
     assert described["output"].calls == 1
+
+
+def test_layers_know_their_work_and_kernel() -> None:
+    example = (torch.zeros(1, *SHAPES["lenet"]),)
+    described = {layer.name: layer for layer in layers(build("lenet", "cisdl"), example, batch_size=32)}
+    assert described["conv1"].flops == 2 * 6 * 28 * 28 * 25
+    assert described["conv2"].flops == 2 * 16 * 10 * 10 * 6 * 25
+    assert described["fc1"].flops == 2 * 400 * 120
+    for name, op in (("conv1", "conv2d"), ("pool1", "max_pool2d"), ("fc1", "linear")):
+        assert described[name].kernel in cisdl_ops.implementations(op)
+    theirs = layers(build("lenet"), example)
+    assert [layer.flops for layer in theirs] == [layer.flops for layer in described.values()]
+    assert {layer.kernel for layer in theirs} == {""}
 
 
 def accuracy(outcome: Outcome) -> float:

@@ -57,8 +57,13 @@ def _conv2d(dtype: torch.dtype, grad: bool) -> list[Sample]:
     )
     geometry = {"stride": [2, 1], "padding": [1, 0, 2, 1], "dilation": [1, 2], "groups": 2}
     g = _t(2, 6, 3, 6, dtype=dtype)
-    backward = {"grad_output": g, "input": x.detach(), "weight": w.detach()} | geometry
+    tensors = {"input": x.detach(), "weight": w.detach()}
+    backward = {"grad_output": g} | tensors | geometry
+    tanh = {"activation": "tanh", "negative_slope": 0.0}
+    through = {"grad_output": g, "output": g.tanh()} | tensors | geometry | tanh
     return [
+        Sample("conv2d_activation", {"input": x, "weight": w, "bias": b} | geometry | tanh),
+        Sample("conv2d_activation_backward", through | {"output_mask": [True, True, True]}),
         Sample("conv2d", {"input": x, "weight": w, "bias": b} | geometry),
         Sample(
             "conv2d",

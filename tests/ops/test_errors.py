@@ -274,7 +274,7 @@ def test_every_operator_checks_every_tensor(sample: Sample, name: str) -> None:
     if op not in ANY_SIZE and (op, name) not in ANY_LENGTH:
         larger = list(good.shape)
         # The number of channels that input and weight must agree about; of any other tensor, the width.
-        channels = {("conv2d", "input"): 1, ("conv2d", "weight"): 1}
+        channels = {(op, name): 1 for op in ("conv2d", "conv2d_activation") for name in ("input", "weight")}
         channels |= {("conv_transpose2d", "input"): 1, ("conv_transpose2d", "weight"): 0}
         channels |= {("max_pool2d_gather", "input"): 1, ("adaptive_max_pool2d_gather", "input"): 1}
         channels |= {(f"adaptive_{kind}_pool2d_backward", "grad_output"): 1 for kind in ("avg", "max")}

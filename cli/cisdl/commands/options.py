@@ -10,6 +10,11 @@ import click
 Command = Callable[..., Any]
 
 
+def flag(option: str) -> str:
+    """An option's name on the command line."""
+    return "--" + option.replace("_", "-")
+
+
 def of_a_run(command: Command) -> Command:
     """How a finished run is opened: the keyword arguments of `cisdl.runs.open_run`."""
     for option in (

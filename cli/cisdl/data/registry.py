@@ -67,16 +67,18 @@ def ends_with(*endings: str) -> Callable[[Path], bool]:
     return lambda path: path.is_file() and path.name.endswith(every)
 
 
-def text_files(path: Path) -> bool:
-    """Whether it is a .txt file or a folder with one, compressed or not."""
-    is_text = ends_with(".txt")
-    return is_text(path) or (path.is_dir() and any(is_text(file) for file in path.iterdir()))
+def files_of(*endings: str) -> Callable[[Path], bool]:
+    """Whether it is a file with such an ending, or a folder with one, compressed or not."""
+    fits = ends_with(*endings)
+    return lambda path: fits(path) or (path.is_dir() and any(map(fits, path.iterdir())))
 
 
 READERS: tuple[Reader, ...] = (
     Reader("idx", "images", "a folder of IDX files", has_names("train-images", "t10k-images")),
+    # sentences, tags, pairs
+    Reader("sentences", "sentences", "a .tsv file of text<TAB>label or a folder of them", files_of(".tsv")),
     # text
-    Reader("text", "text", "a .txt file or a folder of them", text_files),
+    Reader("text", "text", "a .txt file or a folder of them", files_of(".txt")),
 )
 
 DATA: dict[str, DataEntry] = {
@@ -89,6 +91,16 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        # sentences
+        DataEntry(
+            "opinions", "3,000 sentences of a small grammar, positive or negative", kind="sentences",
+            reader="opinions", bundled="made by a grammar of our own",
+        ),
+        DataEntry("sst2", "7,792 sentences of film reviews", kind="sentences", reader="sentences"),
+        DataEntry("imdb", "25,000 film reviews", kind="sentences", reader="sentences"),
+        DataEntry(
+            "sentence-polarity", "8,778 snippets of film reviews", kind="sentences", reader="sentences"
+        ),
         # text
         DataEntry(
             "manual", "370,000 characters of Python's own manual", kind="text", reader="manual",

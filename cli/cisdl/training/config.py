@@ -43,6 +43,14 @@ class TrainConfig:
     momentum: float
     clip_norm: float | None
     """The gradient's norm is kept at or below this."""
+    patience: int | None
+    """Training ends after this many epochs without a better validation."""
+    max_time: float | None
+    """Training ends after the step that passes this many seconds."""
+    overfit_one_batch: bool
+    """Every step sees the first mini-batch of the first epoch: a model that can learn learns it by heart."""
+    init_from: str | None
+    """The run whose weights are the initial ones."""
     seed: int
     log_steps: bool
 
@@ -96,6 +104,10 @@ def configure(entry: ModelEntry, **given: Any) -> TrainConfig:
         "schedule": entry.schedule,
         "clip_norm": entry.clip_norm,
         "momentum": MOMENTUM if optimizer == "momentum" else 0.0,
+        "patience": None,
+        "max_time": None,
+        "overfit_one_batch": False,
+        "init_from": None,
         "seed": 0,
         "log_steps": False,
     }
