@@ -24,6 +24,7 @@ SUMMARIES = ("last", "mean", "max")
 COUNT = click.IntRange(min=1)
 STEPS = click.IntRange(min=0)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
+SHARE = click.FloatRange(0, 1, min_open=True)
 
 
 class Widths(click.ParamType[tuple[int, ...]]):
@@ -91,4 +92,16 @@ OPTIONS: dict[str, Option] = {
     "min_count": Option("Rarer words count as unknown", COUNT, "N"),
     "max_words": Option("Only the most frequent words are known", COUNT, "N"),
     "max_length": Option("Of a longer text only the last N words count", COUNT, "N"),
+    # word vectors
+    "algorithm": Option("Predict by each neighbour, or by their mean", click.Choice(("skip-gram", "cbow"))),
+    "dim": Option("Numbers of a word vector", COUNT, "N"),
+    "window": Option("The largest distance of a neighbour", click.IntRange(1, 255), "N"),
+    "negative": Option("Words drawn to be told from the right one", click.IntRange(1, 1024), "N"),
+    "shared_negatives": Option("Drawn once for all pairs of a centre", click.BOOL),
+    "sample": Option("Share of a text from which on a word is often left out", SHARE, "S"),
+    "x_max": Option(
+        "Count from which on a pair has full weight", click.FloatRange(min=0, min_open=True), "X"
+    ),
+    "min_count": Option("Rarer words are left out", COUNT, "N"),
+    "word_eval": Option("Folder of pairs and analogies to judge vectors with", click.STRING, "PATH"),
 }

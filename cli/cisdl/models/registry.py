@@ -37,7 +37,7 @@ class ModelEntry:
     lr: Mapping[str, float]
     """The default learning rate of each optimizer that can train it."""
     schedule: str = "constant"
-    """How the learning rate goes on from there: "constant", or "cosine" to zero."""
+    """How the learning rate goes on from there: "constant", or "linear" or "cosine" to zero."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The model's own options and their defaults, by the name they have in `options.OPTIONS`."""
     image_size: int | None = None
@@ -268,6 +268,41 @@ MODELS: dict[str, ModelEntry] = {
             clip_norm=1.0,
         ),
         # recurrent networks
+        # word vectors
+        ModelEntry(
+            "word2vec",
+            week=5,
+            title="word2vec: word vectors from predicting a word by its neighbours (skip-gram, CBOW)",
+            tasks=("word2vec",),
+            epochs=30,
+            batch_size=10_000,
+            optimizer="sgd",
+            lr={"sgd": 0.025},
+            schedule="linear",
+            options={
+                "algorithm": "skip-gram",
+                "dim": 100,
+                "window": 5,
+                "negative": 5,
+                "shared_negatives": False,
+                "sample": 1e-3,
+                "min_count": 5,
+                "word_eval": "word-eval",
+            },
+            data="manual",
+        ),
+        ModelEntry(
+            "glove",
+            week=5,
+            title="GloVe: word vectors from how often words are neighbours in all of a text",
+            tasks=("glove",),
+            epochs=30,
+            batch_size=10_000_000,
+            optimizer="adagrad",
+            lr={"adagrad": 0.05},
+            options={"dim": 100, "window": 10, "x_max": 10.0, "min_count": 5, "word_eval": "word-eval"},
+            data="manual",
+        ),
         ModelEntry(
             "lstm",
             week=6,
