@@ -107,6 +107,7 @@ DATA: dict[str, DataEntry] = {
         DataEntry(
             "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
             bundled="drawn by the run's seed",
+        ),
         # sequences: the task makes them, by its options
         DataEntry(
             "adding", "two marked numbers of a sequence to add", kind="sequences", reader="sequences",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cisdl.backend import Backend
-from cisdl.models.recurrent import Rows, State, one_width
+from cisdl.models.steps import Rows, State, one_width
 
 
 class Jordan(nn.Module):

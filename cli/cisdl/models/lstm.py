@@ -28,52 +28,16 @@ from cisdl.models import recurrent
 
 def build(
     ops: Backend,
-    classes: int,
     hidden: Sequence[int],
     embedding: int,
     layers: int,
     bidirectional: bool,
     dropout: float,
     summary: str,
+    memory: int,
     **data: Any,
 ) -> nn.Module:
     return recurrent.build(
-        ops, "LSTM", classes, hidden, **data,
+        ops, "LSTM", hidden, **data, memory=memory,
         embedding=embedding, layers=layers, bidirectional=bidirectional, dropout=dropout, summary=summary,
     )  # fmt: skip
-from cisdl.errors import UsageError
-from cisdl.models.recurrent import Steps, set_memory
-
-
-class RowLSTM(nn.Module):
-    """Images (batch, channels, rows, columns) to scores (batch, classes)."""
-
-    def __init__(self, ops: Backend, inputs: int, hidden: int, classes: int) -> None:
-        super().__init__()
-        self.cell = ops.LSTMCell(inputs, hidden)
-        self.output = ops.Linear(hidden, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        rows = images.transpose(1, 2).flatten(2)  # (batch, rows, channels * columns)
-        h = c = rows.new_zeros(rows.shape[0], self.cell.hidden_size)
-        for x in rows.unbind(1):  # (batch, channels * columns)
-            h, c = self.cell(x, (h, c))
-        scores: Tensor = self.output(h)  # (batch, classes)
-        return scores
-
-
-def build(
-    ops: Backend,
-    hidden: Sequence[int],
-    shape: tuple[int, int, int] | None = None,
-    classes: int = 0,
-    inputs: int = 0,
-    outputs: int = 0,
-    memory: int = 0,
-) -> nn.Module:
-    if shape is None:
-        return set_memory(Steps(ops, "lstm", inputs, hidden[0], outputs), memory)
-    channels, _, columns = shape
-    if len(hidden) != 1:
-        raise UsageError(f"lstm: --hidden takes one width, got {','.join(map(str, hidden))}")
-    return RowLSTM(ops, channels * columns, hidden[0], classes)

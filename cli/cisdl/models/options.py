@@ -89,7 +89,7 @@ OPTIONS: dict[str, Option] = {
     "cell": Option("The recurrent layers", click.Choice(CELLS)),
     "attention": Option("Look at all of the input at each step", click.BOOL),
     "word_dropout": Option("Probability of a word counting as unknown in training", PROBABILITY, "P"),
-    "min_count": Option("Rarer words count as unknown", COUNT, "N"),
+    "min_count": Option("Rarer words count as unknown, or are left out", COUNT, "N"),
     "max_words": Option("Only the most frequent words are known", COUNT, "N"),
     "max_length": Option("Of a longer text only the last N words count", COUNT, "N"),
     # word vectors
@@ -102,6 +102,5 @@ OPTIONS: dict[str, Option] = {
     "x_max": Option(
         "Count from which on a pair has full weight", click.FloatRange(min=0, min_open=True), "X"
     ),
-    "min_count": Option("Rarer words are left out", COUNT, "N"),
     "word_eval": Option("Folder of pairs and analogies to judge vectors with", click.STRING, "PATH"),
 }

@@ -185,12 +185,12 @@ MODELS: dict[str, ModelEntry] = {
                 name,
                 week=6,
                 title=f"{name.upper()} that reads a text by words, or an image by rows, and classifies it",
-                tasks=("text_classification", "classification"),
+                tasks=("text_classification", "classification", "sequences"),
                 epochs=20,
                 batch_size=32,
                 optimizer="adam",
                 lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
-                options=TEXT_CLASSIFIER,
+                options=TEXT_CLASSIFIER | {"length": 30, "lag": 5, "truncate": 0, "memory": 0},
                 data="opinions",
                 clip_norm=5.0,
             )
@@ -240,6 +240,7 @@ MODELS: dict[str, ModelEntry] = {
             },
             data="numbers",
             clip_norm=5.0,
+        ),
         # recurrent networks on sequences
         ModelEntry(
             "elman",
@@ -267,7 +268,6 @@ MODELS: dict[str, ModelEntry] = {
             data="echo",
             clip_norm=1.0,
         ),
-        # recurrent networks
         # word vectors
         ModelEntry(
             "word2vec",
@@ -302,17 +302,6 @@ MODELS: dict[str, ModelEntry] = {
             lr={"adagrad": 0.05},
             options={"dim": 100, "window": 10, "x_max": 10.0, "min_count": 5, "word_eval": "word-eval"},
             data="manual",
-        ),
-        ModelEntry(
-            "lstm",
-            week=6,
-            title="LSTM that reads an image row by row and classifies it from its last hidden state",
-            tasks=("classification", "sequences"),
-            epochs=20,
-            batch_size=32,
-            optimizer="adam",
-            lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
-            options={"hidden": (128,), "length": 30, "lag": 5, "truncate": 0, "memory": 0},
         ),
     )
 }
