@@ -227,7 +227,7 @@ class WordVectorTask(Task, Queries):
     def draw(self, model: nn.Module, evaluation: Evaluation, pictures: Pictures) -> None:
         from cisdl.report import words
 
-        folder, title, _ = pictures
+        folder, title, _ = pictures[:3]
         vectors = self.vectors(model)
         words.draw_neighbours(
             folder / "neighbours.png", f"{title}: nearest words, and their cosines", vectors
