@@ -12,7 +12,7 @@ from cisdl import backend, tasks
 from cisdl.data import sequences
 from cisdl.errors import DataError, UsageError
 from cisdl.models import elman, jordan, registry
-from cisdl.models.recurrent import Steps, set_memory
+from cisdl.models.steps import Steps, set_memory
 from cisdl.report import memory
 from cisdl.tasks.sequences import Sequences, unrolled
 from cisdl.training.config import configure

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from cisdl.backend import Backend
-from cisdl.models.recurrent import Rows, Steps, one_width
+from cisdl.models.steps import Rows, Steps, one_width
 
 
 def elman(ops: Backend, inputs: int, hidden: int, outputs: int) -> Steps:

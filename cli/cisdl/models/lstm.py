@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
-from cisdl.models.recurrent import Steps, set_memory
+from cisdl.models.steps import Steps, set_memory
 
 
 class RowLSTM(nn.Module):

@@ -13,6 +13,7 @@ import click
 from cisdl.errors import UsageError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
+CELLS = ("lstm", "gru", "elman")
 POOLINGS = ("max", "avg")
 
 COUNT = click.IntRange(min=1)
@@ -60,6 +61,9 @@ OPTIONS: dict[str, Option] = {
     "lag": Option("Steps that echo looks back", COUNT, "N"),
     "truncate": Option("Steps that a gradient goes back at most; 0: all", STEPS, "N"),
     "memory": Option("Steps that gates are set to remember at first; 0: torch's weights", STEPS, "N"),
+    # character language models
+    "cell": Option("What remembers", click.Choice(CELLS)),
+    "layers": Option("Layers of cells", COUNT, "N"),
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),

@@ -14,6 +14,7 @@ TASKS = {
     "classification": "images",
     "reconstruction": "images",
     "sequences": "sequences",
+    "characters": "text",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
