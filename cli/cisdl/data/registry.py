@@ -104,6 +104,11 @@ DATA: dict[str, DataEntry] = {
             "echo", "bits to repeat some steps later", kind="sequences", reader="sequences",
             bundled="generated",
         ),
+        # patterns
+        DataEntry(
+            "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
+            bundled="drawn by the run's seed",
+        ),
         # sentences
         DataEntry(
             "opinions", "3,000 sentences of a small grammar, positive or negative", kind="sentences",

@@ -15,6 +15,10 @@ TASKS = {
     "reconstruction": "images",
     "sequences": "sequences",
     "characters": "text",
+    "generation": "images",
+    "image_recall": "images",
+    "recall": "patterns",
+    "text_classification": "sentences",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 

@@ -18,8 +18,8 @@ from cisdl.data import registry
 from cisdl.data.text import TextData
 from cisdl.errors import DataError, UsageError
 from cisdl.files import write_text
-from cisdl.models.steps import State, detached
 from cisdl.models.registry import ModelEntry
+from cisdl.models.steps import State, detached
 from cisdl.tasks.base import Curve, Evaluation, Pictures, SampleRequest, Samples, Step, Task
 from cisdl.training.config import TrainConfig
 from cisdl.training.trainer import GradientTrainer

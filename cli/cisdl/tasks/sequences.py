@@ -16,8 +16,8 @@ from cisdl.data import registry
 from cisdl.data import sequences as generated
 from cisdl.errors import DataError
 from cisdl.models.elman import elman
-from cisdl.models.steps import State, Steps, detached, set_memory
 from cisdl.models.registry import ModelEntry
+from cisdl.models.steps import State, Steps, detached, set_memory
 from cisdl.tasks.base import Curve, Evaluation, Pictures, Step, Task
 from cisdl.training.config import TrainConfig
 
