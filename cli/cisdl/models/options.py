@@ -18,6 +18,7 @@ AUGMENTATIONS = ("none", "shift", "flip", "both")
 ARCHITECTURES = ("mlp", "dcgan")
 RULES = ("hebb", "projection")
 UPDATES = ("asynchronous", "synchronous")
+SUMMARIES = ("last", "mean", "max")
 
 COUNT = click.IntRange(min=1)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
@@ -71,4 +72,13 @@ OPTIONS: dict[str, Option] = {
     "flips": Option("Share of a pattern's numbers that are spoilt", click.FloatRange(0, 0.5), "P"),
     "update": Option("Neurons one by one, or all at once", click.Choice(UPDATES)),
     "sweeps": Option("Times that each neuron is asked, at most", COUNT, "N"),
+    # texts and sequences
+    "embedding": Option("Numbers that stand for a word", COUNT, "N"),
+    "layers": Option("Recurrent layers, one on the other", COUNT, "N"),
+    "bidirectional": Option("Read in both directions", click.BOOL),
+    "summary": Option("Which states are classified", click.Choice(SUMMARIES)),
+    "word_dropout": Option("Probability of a word counting as unknown in training", PROBABILITY, "P"),
+    "min_count": Option("Rarer words count as unknown", COUNT, "N"),
+    "max_words": Option("Only the most frequent words are known", COUNT, "N"),
+    "max_length": Option("Of a longer text only the last N words count", COUNT, "N"),
 }

@@ -68,6 +68,19 @@ class ModelEntry:
         return model
 
 
+TEXT_CLASSIFIER: dict[str, Any] = {
+    "hidden": (128,),
+    "embedding": 100,
+    "layers": 1,
+    "bidirectional": False,
+    "dropout": 0.2,
+    "summary": "last",
+    "word_dropout": 0.1,
+    "min_count": 1,
+    "max_words": 20000,
+    "max_length": 400,
+}
+
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
     for entry in (
@@ -166,16 +179,22 @@ MODELS: dict[str, ModelEntry] = {
             },
             scale="raw",
         ),
-        ModelEntry(
-            "lstm",
-            week=6,
-            title="LSTM that reads an image row by row and classifies it from its last hidden state",
-            tasks=("classification",),
-            epochs=20,
-            batch_size=32,
-            optimizer="adam",
-            lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
-            options={"hidden": (128,)},
+        # recurrent classifiers of texts, or of images row by row
+        *(
+            ModelEntry(
+                name,
+                week=6,
+                title=f"{name.upper()} that reads a text by words, or an image by rows, and classifies it",
+                tasks=("text_classification", "classification"),
+                epochs=20,
+                batch_size=32,
+                optimizer="adam",
+                lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
+                options=TEXT_CLASSIFIER,
+                data="opinions",
+                clip_norm=5.0,
+            )
+            for name in ("lstm", "gru")
         ),
     )
 }

@@ -16,6 +16,7 @@ TASKS = {
     "generation": "images",
     "image_recall": "images",
     "recall": "patterns",
+    "text_classification": "sentences",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
