@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cisdl.data.examples import unpacked
 from cisdl.data.images import ImageData, assembled
+from cisdl.data.text import unpacked
 from cisdl.errors import DataError
 
 SIDE = 32

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cisdl.data.examples import unpacked
 from cisdl.data.images import ImageData, assembled
+from cisdl.data.text import unpacked
 from cisdl.errors import DataError
 
 UNSIGNED_BYTE = 0x08

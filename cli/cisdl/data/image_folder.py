@@ -39,11 +39,12 @@ def class_folders(folder: Path) -> list[Path]:
     return [p for p in below if any(is_image(file) for file in p.iterdir())]
 
 
-def opened(path: Path) -> Image.Image:
-    """The image in a file, decoded; a `DataError` for anything else."""
+def opened(path: Path, decode: bool = True) -> Image.Image:
+    """The image in a file, its pixels only if `decode`; a `DataError` for anything else."""
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            if decode:
+                image.load()
     except FileNotFoundError as error:
         raise DataError(f"{path}: expected an image, got no such file") from error
     except UnidentifiedImageError as error:
@@ -119,7 +120,7 @@ def load(
         raise DataError(f"{path}: expected a folder `train` with one for each class, got none")
     every = [file for some in files.values() for file, _ in some]
     if channels is None:
-        modes = (opened(file).mode in GREY for file in every)
+        modes = (opened(file, decode=False).mode in GREY for file in every)
         channels = 1 if all(modes) else 3
     square = None if size is None else (size, size)
     found = {part: read(some, channels, square) for part, some in files.items()}
