@@ -68,31 +68,31 @@ class ImageTask(Task):
             data, data_dir, self.config.seed, "images", whole=True,
             size=self.config.image_size, channels=self.shape[0],
         )  # fmt: skip
-        loaded = self.relabelled(loaded.resized(self.config.image_size), data)
+        loaded = loaded.resized(self.config.image_size)
         if loaded.shape != self.shape:
             expected, got = (" x ".join(map(str, shape)) for shape in (self.shape, loaded.shape))
             raise DataError(f"{data}: expected images of {expected} as in training, got {got}")
-        part = loaded.parts()["test"]
-        classes = len(self.class_names)
-        if len(part) and int(part.labels.max()) >= classes:
-            raise DataError(
-                f"{data}: expected labels up to {classes - 1} as in training, got {int(part.labels.max())}"
-            )
+        loaded = self.relabelled(loaded, data)
         loaded = loaded.to_peak(self.peak) if loaded.of_pictures else loaded
         self.images = loaded.rescaled(self.scaling)
 
     def relabelled(self, loaded: ImageData, data: str) -> ImageData:
-        """Classes by their names, as in training, where names are more than numbers."""
-        names = loaded.class_names
-        if names == self.class_names or all(name.isdigit() for name in names):
-            return loaded
-        unknown = [name for name in names if name not in self.class_names]
-        if unknown:
-            known = ", ".join(self.class_names)
-            raise DataError(f"{data}: expected classes of the training images ({known}), got '{unknown[0]}'")
-        places = torch.tensor([self.class_names.index(name) for name in names])
-        test = loaded.parts()["test"]
-        return replace(loaded, test=replace(test, labels=places[test.labels]), class_names=self.class_names)
+        """Classes by their names, as in training, where names are more than numbers; others are refused."""
+        names, known, test = loaded.class_names, self.class_names, loaded.parts()["test"]
+        if names != known and not all(name.isdigit() for name in names):
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                listed = ", ".join(known)
+                raise DataError(
+                    f"{data}: expected classes of the training images ({listed}), got '{unknown[0]}'"
+                )
+            places = torch.tensor([known.index(name) for name in names])
+            test = replace(test, labels=places[test.labels])
+        if int(test.labels.max()) >= len(known):
+            raise DataError(
+                f"{data}: expected labels up to {len(known) - 1} as in training, got {int(test.labels.max())}"
+            )
+        return replace(loaded, test=test, class_names=known)
 
     def picture(self, path: str, size: tuple[int, int] | None) -> Tensor:
         """The image in a file, (1, channels, height, width), prepared as the training images were."""
