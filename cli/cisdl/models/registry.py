@@ -259,6 +259,7 @@ MODELS: dict[str, ModelEntry] = {
                 "hidden": (100,),
                 "embedding": 100,
                 "spelling": 25,
+                "columns": False,
                 "layers": 1,
                 "dropout": 0.3,
                 "word_dropout": 0.1,
