@@ -59,7 +59,7 @@ def test_a_damaged_run_is_named(cisdl: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "parameters"), [("mlp", "17,226"), ("lenet", "61,706"), ("lstm", "71,946")]
+    ("model", "parameters"), [("mlp", "17,226"), ("lenet", "61,706"), ("lstm", "124,318")]
 )
 def test_show_model(model: str, parameters: str, cisdl: Command) -> None:
     result = cisdl("show", model)

@@ -39,7 +39,7 @@ def losses(folder: Path) -> list[float]:
 @pytest.mark.parametrize("backend", ["cisdl", "torch"])
 @pytest.mark.parametrize("model", ["mlp", "lenet", "lstm"])
 def test_a_run_leaves_a_complete_folder(model: str, backend: str, cisdl: Command, tmp_path: Path) -> None:
-    result = cisdl("train", model, "--backend", backend, "--limit", "360", *SHORT)
+    result = cisdl("train", model, "--data", "digits", "--backend", backend, "--limit", "360", *SHORT)
     assert result.code == errors.OK, result.err
     run = tmp_path / "runs" / model
 
@@ -111,6 +111,8 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
 def test_both_backends_reach_the_same_losses(model: str, cisdl: Command, tmp_path: Path) -> None:
     for backend in ("cisdl", "torch"):
         arguments = (
+            "--data",
+            "digits",
             "--backend",
             backend,
             "--threads",

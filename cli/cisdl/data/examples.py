@@ -8,9 +8,6 @@ same word) are drawn together: what a model is judged on was never trained on.
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from cisdl.data.text import read_text
 from cisdl.errors import DataError
 
 T = TypeVar("T")
@@ -55,33 +53,9 @@ class Examples(Generic[T]):
         return replace(self, train=(), validation=(), test=test, split="all of it is judged")
 
 
-def unpacked(path: Path) -> bytes:
-    """The bytes of a file that may be compressed; a `DataError` names it if it cannot be read."""
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".xz":
-            return lzma.decompress(content)
-        return gzip.decompress(content) if path.suffix == ".gz" else content
-    except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-        kind = path.suffix[1:]
-        raise DataError(f"{path}: damaged, expected {kind} data, got bytes that fail with {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, without their ends; a file of no characters is refused."""
-    content = unpacked(path)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: expected text in UTF-8, got byte 0x{content[error.start]:02x} in line {line}"
-        ) from error
-    if not text.strip():
-        raise DataError(f"{path}: expected text, got {'white space only' if text else 'an empty file'}")
-    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    """The lines of a UTF-8 file, plain or compressed, without their ends; an empty file is refused."""
+    return read_text(path).removesuffix("\n").split("\n")
 
 
 def drawn(

@@ -91,6 +91,11 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        # patterns
+        DataEntry(
+            "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
+            bundled="drawn by the run's seed",
+        ),
         # sentences
         DataEntry(
             "opinions", "3,000 sentences of a small grammar, positive or negative", kind="sentences",

@@ -68,6 +68,19 @@ class ModelEntry:
         return model
 
 
+TEXT_CLASSIFIER: dict[str, Any] = {
+    "hidden": (128,),
+    "embedding": 100,
+    "layers": 1,
+    "bidirectional": False,
+    "dropout": 0.2,
+    "summary": "last",
+    "word_dropout": 0.1,
+    "min_count": 1,
+    "max_words": 20000,
+    "max_length": 400,
+}
+
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
     for entry in (
@@ -80,7 +93,7 @@ MODELS: dict[str, ModelEntry] = {
             batch_size=32,
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
-            options={"hidden": (128, 64), "activation": "relu"},
+            options={"hidden": (128, 64), "activation": "relu", "dropout": 0.0, "augment": "none"},
         ),
         ModelEntry(
             "autoencoder",
@@ -117,7 +130,7 @@ MODELS: dict[str, ModelEntry] = {
             batch_size=32,
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
-            options={"activation": "relu", "pooling": "max"},
+            options={"activation": "relu", "pooling": "max", "dropout": 0.0, "augment": "none"},
             image_size=28,
         ),
         ModelEntry(
@@ -130,8 +143,22 @@ MODELS: dict[str, ModelEntry] = {
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 3e-4},
             schedule="cosine",
-            options={"dropout": 0.5},
+            options={"dropout": 0.5, "augment": "none"},
             image_size=64,
+        ),
+        # generative models
+        ModelEntry(
+            "gan",
+            week=4,
+            title="generative adversarial network: a generator against a discriminator, MLP or DCGAN",
+            tasks=("generation",),
+            epochs=200,
+            batch_size=32,
+            optimizer="adam",
+            lr={"adam": 5e-4},
+            schedule="cosine",
+            options={"architecture": "mlp", "hidden": (256, 256), "width": 32, "latent": 32},
+            scale="unit",
         ),
         # word vectors
         ModelEntry(
@@ -168,16 +195,41 @@ MODELS: dict[str, ModelEntry] = {
             options={"dim": 100, "window": 10, "x_max": 10.0, "min_count": 5, "word_eval": "word-eval"},
             data="manual",
         ),
+        # associative memory
         ModelEntry(
-            "lstm",
+            "hopfield",
             week=6,
-            title="LSTM that reads an image row by row and classifies it from its last hidden state",
-            tasks=("classification",),
-            epochs=20,
-            batch_size=32,
-            optimizer="adam",
-            lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
-            options={"hidden": (128,)},
+            title="Hopfield network: an associative memory that finds a pattern again from a spoilt copy",
+            tasks=("image_recall", "recall"),
+            epochs=1,
+            batch_size=1,
+            optimizer="sgd",
+            lr={"sgd": 1.0},
+            options={
+                "rule": "projection",
+                "stored": 10,
+                "flips": 0.1,
+                "update": "asynchronous",
+                "sweeps": 15,
+            },
+            scale="raw",
+        ),
+        # recurrent classifiers of texts, or of images row by row
+        *(
+            ModelEntry(
+                name,
+                week=6,
+                title=f"{name.upper()} that reads a text by words, or an image by rows, and classifies it",
+                tasks=("text_classification", "classification"),
+                epochs=20,
+                batch_size=32,
+                optimizer="adam",
+                lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
+                options=TEXT_CLASSIFIER,
+                data="opinions",
+                clip_norm=5.0,
+            )
+            for name in ("lstm", "gru")
         ),
     )
 }

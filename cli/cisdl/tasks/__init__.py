@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "images",
     "reconstruction": "images",
+    "generation": "images",
+    "image_recall": "images",
+    "recall": "patterns",
+    "text_classification": "sentences",
     # word vectors
     "word2vec": "text",
     "glove": "text",

@@ -78,6 +78,8 @@ class Pictures(NamedTuple):
     """The model and the data."""
     judged_on: str
     """The part that the kept epoch was judged on."""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    """The rows of metrics.csv."""
 
 
 class Curve(NamedTuple):
