@@ -19,7 +19,13 @@ data_dir_option = click.option(
 
 @click.group()
 def data() -> None:
-    """Bring public data sets, and check the ones that are there; `cisdl ls data` lists them."""
+    """Bring public data sets, and check the ones that are there; `cisdl ls data` lists them.
+
+    \b
+    Examples:
+      cisdl data get mnist
+      cisdl data verify mnist
+    """
 
 
 @data.command()
