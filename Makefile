@@ -13,7 +13,7 @@ BUILT := $(VENV)/.built
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP_FILES := $(SOURCES) $(shell find tests -name '*.cpp' -o -name '*.h')
 
-.PHONY: help run install test test-isa test-large conformance sanitize lint format bench clean
+.PHONY: help run install test test-isa test-large models conformance sanitize lint format bench clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: install  ## the tests
 test-isa: install  ## the kernels' tests on the instruction sets of this CPU that `make test` does not use
 	for isa in $$($(BIN)/python -c 'import cisdl_ops; f = cisdl_ops.build_info(); print(*{*f["isas_supported"]} - {f["isa"]})'); do \
 	  echo "CISDL_ISA=$$isa"; CISDL_ISA=$$isa $(PYTEST) tests/ops || exit 1; done
+
+models: install  ## every model's complete default training, with the figure it has to reach
+	$(BIN)/python -m pytest -m models --numprocesses auto --maxprocesses 2 tests/models
 
 conformance: install  ## the suites of torch and ONNX and the fuzzer, as a table
 	@$(BIN)/python -m tests.conformance

@@ -18,6 +18,10 @@ from cisdl.errors import CisdlError, did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("cisdl.commands.train:train", "Train a model and leave its results in a run folder."),
+    "eval": ("cisdl.commands.eval:evaluate", "Judge a run on its test part, or on other data."),
+    "predict": ("cisdl.commands.predict:predict", "Ask a run about texts or images."),
+    "sample": ("cisdl.commands.sample:sample", "Let a run make new texts or images."),
+    "query": ("cisdl.commands.query:query", "Ask a run's word vectors for neighbours and analogies."),
     "bench": ("cisdl.commands.bench:bench", "Time our kernels and models against torch's, verified first."),
     "check": ("cisdl.commands.check:check", "Compare every kernel with its plain reference."),
     "ls": ("cisdl.commands.ls:ls", "List models, data sets, runs or kernels."),

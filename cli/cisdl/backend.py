@@ -33,6 +33,11 @@ class Backend:
     AvgPool2d: type[nn.AvgPool2d]
     AdaptiveAvgPool2d: type[nn.AdaptiveAvgPool2d]
     LSTMCell: type[nn.LSTMCell]
+    GRUCell: type[nn.GRUCell]
+    RNNCell: type[nn.RNNCell]
+    LSTM: Callable[..., nn.Module]
+    GRU: Callable[..., nn.Module]
+    RNN: Callable[..., nn.Module]
     Sequential: type[nn.Sequential]
 
 

@@ -95,14 +95,14 @@ def test_damaged_idx_folder(damage: str, cisdl: Command, tmp_path: Path) -> None
 def test_missing_path(cisdl: Command) -> None:
     result = cisdl("train", "mlp", "--data", "no/such/folder")
     assert result.code == errors.DATA
-    assert "no/such/folder: expected a folder of IDX files, got no such folder" in result.sentence()
+    assert "no/such/folder: expected a folder of IDX files, got no such file or folder" in result.sentence()
 
 
 def test_a_file_is_no_folder(cisdl: Command, tmp_path: Path) -> None:
     (tmp_path / "images.gz").touch()
     result = cisdl("train", "mlp", "--data", "images.gz")
     assert result.code == errors.DATA
-    assert "expected a folder of IDX files, got a file" in result.sentence()
+    assert "expected a folder of IDX files, got a file of another kind" in result.sentence()
 
 
 def test_a_misspelt_name_is_corrected(cisdl: Command) -> None:

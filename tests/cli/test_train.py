@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -87,8 +88,8 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
     last = torch.load(run / "last.pt", weights_only=True)
     best = torch.load(run / "best.pt", weights_only=True)
     assert last["position"] == {"epoch": 2, "batch": 34, "step": 68}
-    assert set(last) == {"format", "config", "position", "model", "optimizer", "rng"}
-    assert last["optimizer"]["state"], "Adam's moments are missing"
+    assert set(last) == {"format", "config", "facts", "position", "model", "trainer", "rng"}
+    assert last["trainer"]["state"], "Adam's moments are missing"
     assert best["position"]["epoch"] == json.loads((run / "result.json").read_text())["best_epoch"]
 
     from cisdl import backend
@@ -97,7 +98,7 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
     from cisdl.tasks.classification import classify
 
     data = digits.load().scaled(last["config"]["scale"])
-    model = registry.get("mlp").build(backend.get("torch"), data.shape, classes=10)
+    model = registry.get("mlp").build(backend.get("torch"), shape=data.shape, classes=10)
     model.load_state_dict(best["model"])  # trained with our layers, read by torch's
     assert data.test is not None
     scored = json.loads((run / "result.json").read_text())["test"]
@@ -321,3 +322,17 @@ def test_real_idx_files(cisdl: Command, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "runs" / "lenet" / "config.json").read_text())
     assert config["data_facts"]["classes"][9] == "ankle boot"
     assert config["scale"] == "standard"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_several_seeds_end_with_mean_and_deviation(cisdl: Command, tmp_path: Path) -> None:
+    result = cisdl("train", "mlp", "--seeds", "3", "--seed", "4", *SHORT)
+    assert result.code == errors.OK, result.err
+    runs = [tmp_path / "runs" / f"mlp-seed{seed}" for seed in (4, 5, 6)]
+    reached = [100 * json.loads((run / "result.json").read_text())["test"]["accuracy"] for run in runs]
+    assert len(set(reached)) > 1
+    said = result.out.splitlines()[-1]
+    assert said.startswith("test, seeds 4 to 6: accuracy, % ")
+    mean, deviation = re.findall(r"(\d+\.\d+) ± (\d+\.?\d*)", said)[0]
+    assert float(mean) == pytest.approx(statistics.mean(reached), rel=1e-3)
+    assert float(deviation) == pytest.approx(statistics.stdev(reached), rel=0.1)

@@ -11,10 +11,12 @@ from cisdl import backend
 from cisdl.errors import UsageError
 from cisdl.models import registry
 from cisdl.models.lstm import RowLSTM
+from cisdl.models.options import ACTIVATIONS, POOLINGS
 from cisdl.report.layers import layers
 from cisdl.training.loop import Outcome
 from torch import nn
 
+import cisdl_ops
 from tests.models.training import trained
 
 BACKENDS = ("cisdl", "torch")
@@ -39,19 +41,19 @@ PARAMETERS = {
 def build(name: str, ops: str = "torch", **options: object) -> nn.Module:
     torch.manual_seed(0)
     entry = registry.get(name)
-    if entry.task == "classification":
+    if entry.tasks == ("classification",):
         options["classes"] = 10
-    return entry.build(backend.get(ops), SHAPES[name], **options)
+    return entry.build(backend.get(ops), shape=SHAPES[name], **options)
 
 
 @pytest.mark.parametrize("ops", BACKENDS)
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_shapes_and_parameters(name: str, parameters: int, ops: str) -> None:
     model = build(name, ops)
-    makes = (10,) if registry.get(name).task == "classification" else SHAPES[name]
+    makes = (10,) if registry.get(name).tasks == ("classification",) else SHAPES[name]
     assert model(torch.randn(3, *SHAPES[name])).shape == (3, *makes)
     assert sum(p.numel() for p in model.parameters()) == parameters
-    assert sum(layer.parameters for layer in layers(model, torch.zeros(1, *SHAPES[name]))) == parameters
+    assert sum(layer.parameters for layer in layers(model, (torch.zeros(1, *SHAPES[name]),))) == parameters
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -84,17 +86,19 @@ def test_alexnet_is_torchvisions_and_takes_what_can_be_pooled() -> None:
     }
     entry, ops = registry.get("alexnet"), backend.get("torch")
     with torch.device("meta"):
-        model = entry.build(ops, (3, 224, 224), classes=1000)
+        model = entry.build(ops, shape=(3, 224, 224), classes=1000)
     weights = {name: tuple(value.shape) for name, value in model.state_dict().items() if value.dim() > 1}
     assert weights == {f"{name}.weight": shape for name, shape in shapes.items()}
     for size in (63, 64, 95, 127):
         with torch.device("meta"):
-            assert entry.build(ops, (1, size, size), classes=3)(torch.empty(2, 1, size, size)).shape == (2, 3)
+            assert entry.build(ops, shape=(1, size, size), classes=3)(
+                torch.empty(2, 1, size, size)
+            ).shape == (2, 3)
     with pytest.raises(UsageError, match="63 x 63 pixels or more, got 62 x 64; try --image-size 64"):
-        entry.build(ops, (1, 62, 64), classes=3)
+        entry.build(ops, shape=(1, 62, 64), classes=3)
 
 
-@pytest.mark.parametrize("pooling", registry.POOLINGS)
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_lenet_gradients_agree_between_backends(activation: str, pooling: str) -> None:
     images, labels = torch.randn(5, 1, 28, 28), torch.arange(5)
@@ -108,7 +112,9 @@ def test_lenet_gradients_agree_between_backends(activation: str, pooling: str) -
 
 
 def test_lenet_stages_have_the_papers_sizes() -> None:
-    outputs = {layer.name: layer.output for layer in layers(build("lenet"), torch.zeros(1, *SHAPES["lenet"]))}
+    outputs = {
+        layer.name: layer.output for layer in layers(build("lenet"), (torch.zeros(1, *SHAPES["lenet"]),))
+    }
     assert outputs == {
         "conv1": "6 x 28 x 28",
         "pool1": "6 x 14 x 14",
@@ -122,10 +128,10 @@ def test_lenet_stages_have_the_papers_sizes() -> None:
 
 def test_lenet_refuses_other_sizes() -> None:
     with pytest.raises(UsageError, match="expected images of 28 x 28 pixels, got 8 x 8"):
-        registry.get("lenet").build(backend.get("torch"), (1, 8, 8), classes=10)
+        registry.get("lenet").build(backend.get("torch"), shape=(1, 8, 8), classes=10)
 
 
-@pytest.mark.parametrize("activation", registry.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_mlp_is_the_formula_in_its_docstring(activation: str) -> None:
     model = build("mlp", hidden=(5, 4), activation=activation)
     x = torch.randn(2, 1, 8, 8)
@@ -159,9 +165,22 @@ def test_lstm_joins_the_channels_of_a_row() -> None:
 
 
 def test_layers_counts_the_steps_of_a_cell() -> None:
-    described = {layer.name: layer for layer in layers(build("lstm"), torch.zeros(1, *SHAPES["lstm"]))}
+    described = {layer.name: layer for layer in layers(build("lstm"), (torch.zeros(1, *SHAPES["lstm"]),))}
     assert described["cell"].calls == 8
     assert described["output"].calls == 1
+
+
+def test_layers_know_their_work_and_kernel() -> None:
+    example = (torch.zeros(1, *SHAPES["lenet"]),)
+    described = {layer.name: layer for layer in layers(build("lenet", "cisdl"), example, batch_size=32)}
+    assert described["conv1"].flops == 2 * 6 * 28 * 28 * 25
+    assert described["conv2"].flops == 2 * 16 * 10 * 10 * 6 * 25
+    assert described["fc1"].flops == 2 * 400 * 120
+    for name, op in (("conv1", "conv2d"), ("pool1", "max_pool2d"), ("fc1", "linear")):
+        assert described[name].kernel in cisdl_ops.implementations(op)
+    theirs = layers(build("lenet"), example)
+    assert [layer.flops for layer in theirs] == [layer.flops for layer in described.values()]
+    assert {layer.kernel for layer in theirs} == {""}
 
 
 def accuracy(outcome: Outcome) -> float:

@@ -110,7 +110,7 @@ class Model:
 
 
 def _registered(name: str, **options: object) -> Callable[[Backend], nn.Module]:
-    return lambda ops: MODELS[name].build(ops, (1, 28, 28), classes=CLASSES, **options)
+    return lambda ops: MODELS[name].build(ops, shape=(1, 28, 28), classes=CLASSES, **options)
 
 
 _MLP = _registered("mlp", hidden=(300, 100))

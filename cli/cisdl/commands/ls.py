@@ -67,14 +67,14 @@ def data(data_dir: str | None) -> Rows:
     for entry in DATA.values():
         folder = data_folder(data_dir) / entry.name
         if entry.bundled:
-            where = "bundled with scikit-learn"
+            where = entry.bundled
         elif not folder.is_dir():
             where = f"not in {data_folder(data_dir).absolute()}"
-        elif find(folder, "train-images-idx3-ubyte") is None:
+        elif entry.reader == "idx" and find(folder, "train-images-idx3-ubyte") is None:
             where = f"no train-images-idx3-ubyte[.gz] in {folder}"
         else:
-            without = "" if find(folder, "t10k-images-idx3-ubyte") else " (no test images)"
-            where = f"{folder}{without}"
+            lacks_test = entry.reader == "idx" and find(folder, "t10k-images-idx3-ubyte") is None
+            where = f"{folder}{' (no test images)' if lacks_test else ''}"
         rows.append({"data": entry.name, "what": entry.title, "where": where})
     return rows
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cisdl.errors import UsageError, did_you_mean
+from cisdl.errors import BuildError, UsageError, did_you_mean
 
 
 @click.command()
@@ -24,13 +24,12 @@ def show(what: str) -> None:
       cisdl show runs/lenet-2
     """
     from cisdl.models.registry import MODELS
-    from cisdl.training.run_folder import ROOT, existing
+    from cisdl.training.run_folder import existing, find
 
     if what in MODELS:
         show_model(what)
         return
-    candidates = [Path(what), Path(ROOT) / what]
-    folder = next((path for path in candidates if (path / "config.json").is_file()), None)
+    folder = find(what)
     if folder is None:
         known = [*MODELS, *(path.name for path in existing())]
         raise UsageError(f"'{what}' is neither a model nor a run; {did_you_mean(what, known)}")
@@ -38,24 +37,32 @@ def show(what: str) -> None:
 
 
 def show_model(name: str) -> None:
-    """Layers for the bundled data, on torch's modules: ours have the same shapes."""
+    """Layers for the bundled data, on our modules, or torch's of the same shapes where ours are not built."""
     from cisdl import backend, console, tasks
     from cisdl.commands.ls import plain
+    from cisdl.commands.options import flag
     from cisdl.models.registry import get
     from cisdl.report.layers import layer_table, layers
     from cisdl.training.config import configure
 
     entry = get(name)
-    task = tasks.load(entry, configure(entry, backend="torch"))
-    model = task.build(backend.get("torch"))
+    config = configure(entry)
+    task = tasks.load(entry, config)
+    try:
+        model = task.build(backend.get("cisdl"))
+    except BuildError:
+        model = task.build(backend.get("torch"))
     out = console.stdout()
     out.print((entry.module.__doc__ or "").strip(), markup=False, soft_wrap=True)
     out.print()
-    options = ", ".join(f"--{name} {plain(value)}" for name, value in entry.options.items())
+    options = ", ".join(f"{flag(name)} {plain(value)}" for name, value in entry.options.items())
     out.print(f"options and their defaults: {options}", markup=False, soft_wrap=True)
     out.print()
-    out.print(f"for {task.data.name}: {', '.join(task.describe().values())}", markup=False)
-    out.print(layer_table(layers(model, task.example())))
+    out.print(
+        f"for {task.data.name}: {', '.join(task.describe().values())}; batch {config.batch_size}",
+        markup=False,
+    )
+    out.print(layer_table(layers(model, task.example(), config.batch_size)))
 
 
 def show_run(folder: Path) -> None:

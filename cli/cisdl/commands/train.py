@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from cisdl.commands.options import flag
 from cisdl.data.registry import DATA, SCALES
 from cisdl.errors import UsageError
-from cisdl.models.registry import ACTIVATIONS, MODELS, POOLINGS, ModelEntry
+from cisdl.models.options import OPTIONS
+from cisdl.models.registry import MODELS, ModelEntry
 from cisdl.models.registry import get as get_model
-from cisdl.training.config import MOMENTUM, SCHEDULES, configure
+from cisdl.training.config import MOMENTUM, OPTIMIZERS, SCHEDULES, configure
 
 
 def model_entry(ctx: click.Context, param: click.Parameter, value: str) -> ModelEntry:
@@ -19,28 +22,23 @@ def model_entry(ctx: click.Context, param: click.Parameter, value: str) -> Model
     return get_model(value)
 
 
-def widths(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Comma-separated layer widths: 128,64."""
-    if value is None:
-        return None
-    try:
-        numbers = tuple(int(width) for width in value.split(","))
-    except ValueError:
-        numbers = (0,)
-    if min(numbers) < 1:
-        raise UsageError(f"--hidden: expected widths above 0 like 128,64, got '{value}'")
-    return numbers
-
-
 def having(option: str) -> str:
     """The models that have an option."""
     return ", ".join(entry.name for entry in MODELS.values() if option in entry.options)
 
 
+def own_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The models' own options, in the order of their table."""
+    for name, option in reversed(OPTIONS.items()):
+        what = f"{option.help} ({having(name)})."
+        command = click.option(flag(name), name, type=option.type, metavar=option.metavar, help=what)(command)
+    return command
+
+
 def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """A learning rate has to be finite and above zero."""
+    """A rate or a norm has to be finite and above zero."""
     if value is not None and not (math.isfinite(value) and value > 0):
-        raise UsageError(f"--{param.name}: expected a finite number above 0, got {value}")
+        raise UsageError(f"{param.opts[-1]}: expected a finite number above 0, got {value}")
     return value
 
 
@@ -49,7 +47,7 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 @click.option(
     "--data",
     metavar="NAME|PATH",
-    help=f"A data set ({', '.join(DATA)}) or a folder of IDX files.  [default: by model]",
+    help=f"A data set ({', '.join(DATA)}) or files of a format that the model reads.  [default: by model]",
 )
 @click.option("--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]")
 @click.option(
@@ -63,10 +61,10 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     metavar="N",
     help="Resize images to N x N pixels.  [default: by model]",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most N images of each part.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use at most N examples of each part.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N")
-@click.option("--optimizer", type=click.Choice(["sgd", "momentum", "adam"]))
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS))
 @click.option("--lr", type=float, callback=positive, metavar="RATE", help="Learning rate.")
 @click.option(
     "--schedule",
@@ -80,34 +78,13 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     help=f"With --optimizer momentum.  [default: {MOMENTUM}]",
 )
 @click.option(
-    "--hidden",
-    callback=widths,
-    metavar="N[,N...]",
-    help=f"Widths of hidden layers ({having('hidden')}).",
+    "--clip-norm",
+    type=float,
+    callback=positive,
+    metavar="NORM",
+    help="Keep the gradient's norm at or below this.  [default: by model]",
 )
-@click.option("--activation", type=click.Choice(ACTIVATIONS), help=f"({having('activation')})")
-@click.option("--pooling", type=click.Choice(POOLINGS), help=f"({having('pooling')})")
-@click.option(
-    "--code", type=click.IntRange(min=1), metavar="N", help=f"Numbers of the code ({having('code')})."
-)
-@click.option(
-    "--noise",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="S",
-    help=f"Its deviation, for pixels in [0, 1] ({having('noise')}).",
-)
-@click.option(
-    "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
-    metavar="P",
-    help=f"Probability of leaving a number out ({having('dropout')}).",
-)
-@click.option(
-    "--width",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=f"Channels of the first layer ({having('width')}).",
-)
+@own_options
 @click.option(
     "--backend",
     type=click.Choice(["cisdl", "torch"]),
@@ -123,7 +100,14 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     default=0,
     show_default=True,
     metavar="N",
-    help="Decides initial weights, the order of images and the validation images of IDX data.",
+    help="Decides initial weights, the order of examples and which of the training data validate.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Train N times, with --seed and those after it, and end with mean and deviation.",
 )
 @click.option("--log-steps", is_flag=True, help="Write the loss of every step to steps.csv.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; train nothing, write nothing.")
@@ -146,20 +130,16 @@ def train(
     lr: float | None,
     schedule: str | None,
     momentum: float | None,
-    hidden: tuple[int, ...] | None,
-    activation: str | None,
-    pooling: str | None,
-    code: int | None,
-    noise: float | None,
-    width: int | None,
-    dropout: float | None,
+    clip_norm: float | None,
     backend: str,
     device: str,
     threads: int | None,
     seed: int,
+    seeds: int,
     log_steps: bool,
     dry_run: bool,
     out: str | None,
+    **options_given: Any,
 ) -> None:
     """Train MODEL and leave its results in a run folder; `cisdl ls models` lists them.
 
@@ -172,17 +152,9 @@ def train(
       cisdl train mlp --hidden 16 --activation tanh --optimizer sgd --lr 0.01 --batch-size 16 --epochs 10
       cisdl train lenet --data ../data/fashion-mnist --epochs 2 -o fashion
       cisdl train denoising-autoencoder --noise 0.5
+      cisdl train mlp --seeds 5
     """
-    options = model_options(
-        model,
-        hidden=hidden,
-        activation=activation,
-        pooling=pooling,
-        code=code,
-        noise=noise,
-        width=width,
-        dropout=dropout,
-    )
+    options = model_options(model, options_given)
     if momentum is not None and (optimizer or model.optimizer) != "momentum":
         raise UsageError(
             f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer or model.optimizer}"
@@ -190,7 +162,7 @@ def train(
     name = run_name(out, model.name)
 
     from cisdl import device as devices
-    from cisdl.training.run import run
+    from cisdl.training.run import run, run_seeds
 
     chosen = devices.resolve(device)
     config = configure(
@@ -210,18 +182,23 @@ def train(
         lr=lr,
         schedule=schedule,
         momentum=momentum,
+        clip_norm=clip_norm,
         seed=seed,
         log_steps=log_steps,
     )
-    run(config, name, dry_run)
+    if seeds == 1:
+        run(config, name, dry_run)
+    else:
+        run_seeds(config, seeds, name, dry_run)
 
 
-def model_options(model: ModelEntry, **given: Any) -> dict[str, Any]:
+def model_options(model: ModelEntry, given: dict[str, Any]) -> dict[str, Any]:
     """The model's own options, as given or by default; one it does not have is refused."""
     for option, value in given.items():
         if value is not None and option not in model.options:
             raise UsageError(
-                f"--{option}: expected with {having(option)}, got with {model.name}, which has no such option"
+                f"{flag(option)}: expected with {having(option)}, got with {model.name}, "
+                "which has no such option"
             )
     return {name: default if given[name] is None else given[name] for name, default in model.options.items()}
 

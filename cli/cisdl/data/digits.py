@@ -17,7 +17,9 @@ from sklearn.model_selection import train_test_split
 from cisdl.data.images import ImageData, Part
 
 
-def load() -> ImageData:
+def load(seed: int = 0, whole: bool = False) -> ImageData:
+    """The split is always the same: `seed` changes nothing."""
+    del seed
     bunch = load_digits()
     rest_x, test_x, rest_y, test_y = train_test_split(
         bunch.images, bunch.target, test_size=0.2, random_state=1
@@ -30,7 +32,7 @@ def load() -> ImageData:
         pixels = torch.as_tensor(images, dtype=torch.float32).unsqueeze(1)  # (count, 1, 8, 8)
         return Part(pixels, torch.as_tensor(labels, dtype=torch.int64))
 
-    return ImageData(
+    data = ImageData(
         name="digits",
         source="bundled with scikit-learn",
         class_names=tuple("0123456789"),
@@ -40,3 +42,4 @@ def load() -> ImageData:
         test=part(test_x, test_y),
         split="60/20/20 by train_test_split(random_state=1)",
     )
+    return data.whole() if whole else data

@@ -108,8 +108,11 @@ def read_pair(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray] | None
     return images, labels
 
 
-def load(folder: Path, seed: int) -> ImageData:
-    """The folder's images. A validation part of a tenth is drawn from the training images by `seed`."""
+def load(folder: Path, seed: int, whole: bool = False) -> ImageData:
+    """The folder's images. A validation part of a tenth is drawn from the training images by `seed`.
+
+    `whole`: the t10k images, or all of them where there are none, are the test part, the others are empty.
+    """
     train = read_pair(folder, "train")
     if train is None:
         raise DataError(
@@ -133,7 +136,7 @@ def load(folder: Path, seed: int) -> ImageData:
     order = np.random.default_rng(seed).permutation(len(images))
     held_out = max(1, round(len(images) * VALIDATION_SHARE))
     known = CLASS_NAMES.get(folder.resolve().name, ())
-    return ImageData(
+    data = ImageData(
         name=folder.resolve().name,
         source=str(folder),
         class_names=known if len(known) == classes else tuple(map(str, range(classes))),
@@ -144,6 +147,7 @@ def load(folder: Path, seed: int) -> ImageData:
         split=f"validation: a tenth of the training images, drawn by seed {seed}; "
         + ("test: the t10k files" if test is not None else "no t10k files, so no test part"),
     )
+    return data.whole() if whole else data
 
 
 def part(images: np.ndarray, labels: np.ndarray, chosen: np.ndarray | None = None) -> Part:

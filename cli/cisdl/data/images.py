@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -53,7 +54,17 @@ class ImageData:
 
     @property
     def counts(self) -> dict[str, int]:
-        return {name: len(part) for name, part in self.parts().items()}
+        return {name: len(part) for name, part in self.parts().items() if len(part)}
+
+    def whole(self) -> ImageData:
+        """Only what is to be judged: the test part, or all images where there is none."""
+        test = self.test or Part(
+            torch.cat([self.train.images, self.validation.images]),
+            torch.cat([self.train.labels, self.validation.labels]),
+        )
+        return replace(
+            self, train=test.first(0), validation=test.first(0), test=test, split="all of it is judged"
+        )
 
     def parts(self) -> dict[str, Part]:
         parts = {"train": self.train, "validation": self.validation}
@@ -94,6 +105,12 @@ class ImageData:
             # One grey level everywhere has no deviation to divide by.
             shift, scale = float(pixels.mean()), float(pixels.std()) or 1.0
 
+        return self.rescaled({"how": how, "shift": shift, "scale": scale})
+
+    def rescaled(self, scaling: Mapping[str, float | str]) -> ImageData:
+        """Pixels as float32, (pixel - shift) / scale."""
+        shift, scale = float(scaling["shift"]), float(scaling["scale"])
+
         def rescale(part: Part) -> Part:
             return Part(part.images.float().sub(shift).div_(scale), part.labels)
 
@@ -102,7 +119,7 @@ class ImageData:
             train=rescale(self.train),
             validation=rescale(self.validation),
             test=None if self.test is None else rescale(self.test),
-            scaling={"how": how, "shift": shift, "scale": scale},
+            scaling=dict(scaling),
         )
 
     def to(self, device: torch.device) -> ImageData:

@@ -1,37 +1,88 @@
-"""The data sets known by name, and where they are looked for. Imports nothing heavy until one is loaded."""
+"""The data sets known by name, the readers of files, and where both look; imports nothing heavy itself.
+
+To add a format: a module of this package with `load(path, seed, whole)` and a `Reader` here. `load` returns
+data split into train, validation and, if the source has one, test. With `whole` nothing is split off: all of
+the file, or the test part of a folder that has one, is the part `test`, and the others are empty: that is
+what `cisdl eval` reads. To add a named set: a `DataEntry`, whose files lie in a folder of that name.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from cisdl.errors import DataError, did_you_mean
-
-if TYPE_CHECKING:
-    from cisdl.data.images import ImageData
+from cisdl.errors import DataError, UsageError, did_you_mean
 
 SCALES = ("raw", "unit", "standard")
+
+KINDS = {
+    "images": "labelled images",
+    "sentences": "labelled texts",
+    "text": "a text",
+    "tags": "tagged sentences",
+    "pairs": "pairs of sequences",
+    "sequences": "generated sequences",
+    "patterns": "random patterns",
+}
+"""What a data set holds, in the words of messages. A task trains on one of them (`tasks.TASKS`)."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format of files that `--data PATH` takes."""
+
+    module: str
+    """`cisdl.data.<module>.load(path, seed, whole)`"""
+    kind: str
+    title: str
+    matches: Callable[[Path], bool]
+    """Whether a file or folder looks like it, by names alone."""
 
 
 @dataclass(frozen=True)
 class DataEntry:
     name: str
     title: str
-    bundled: bool = False
+    kind: str = "images"
+    reader: str = "idx"
+    """The module of this package that loads it."""
+    bundled: str | None = None
+    """Where it comes from if it needs no files: such a module has `load(seed, whole)`."""
     scale: str = "standard"
     """How pixels are scaled by default."""
 
 
+def has_names(*stems: str) -> Callable[[Path], bool]:
+    """Whether a folder holds a file whose name starts with one of the stems."""
+    return lambda path: path.is_dir() and any(p.name.startswith(stems) for p in path.iterdir())
+
+
+def ends_with(*endings: str) -> Callable[[Path], bool]:
+    """Whether it is a file with such an ending, compressed or not."""
+    every = tuple(ending + packed for ending in endings for packed in ("", ".gz", ".xz"))
+    return lambda path: path.is_file() and path.name.endswith(every)
+
+
+READERS: tuple[Reader, ...] = (
+    Reader("idx", "images", "a folder of IDX files", has_names("train-images", "t10k-images")),
+)
+
 DATA: dict[str, DataEntry] = {
     entry.name: entry
     for entry in (
-        DataEntry("digits", "1797 handwritten digits, 8 x 8 grey levels 0-16", bundled=True, scale="raw"),
+        # images
+        DataEntry(
+            "digits", "1797 handwritten digits, 8 x 8 grey levels 0-16", reader="digits",
+            bundled="bundled with scikit-learn", scale="raw",
+        ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
     )
-}
+}  # fmt: skip
 
 
 def data_folder(chosen: str | None = None) -> Path:
@@ -39,32 +90,52 @@ def data_folder(chosen: str | None = None) -> Path:
     return Path(chosen or os.environ.get("CISDL_DATA") or "data")
 
 
-def load(data: str, data_dir: str | None, seed: int) -> ImageData:
-    """The data set with that name or in that folder.
+def find(data: str, data_dir: str | None, kinds: Collection[str]) -> tuple[DataEntry | Reader, Path]:
+    """Who loads `data`, a name or a path, and from where; its kind has to be one of `kinds`.
 
     A name always means the named set; a folder of the same name in the current directory is `./name`.
     """
-    if data == "digits":
-        from cisdl.data import digits
-
-        return digits.load()
-
-    from cisdl.data import idx
-
+    wanted = " or ".join(KINDS[kind] for kind in kinds)
     if data in DATA:
+        entry = DATA[data]
         folder = data_folder(data_dir) / data
-        if not folder.is_dir():
+        if entry.kind not in kinds:
+            raise UsageError(f"--data {data}: expected {wanted}, got {KINDS[entry.kind]}")
+        if entry.bundled is None and not folder.is_dir():
             raise DataError(
                 f"data set '{data}': expected the folder {folder.absolute()}, got no such folder; put its "
-                "IDX files there, or name the folder above it with --data-dir or CISDL_DATA"
+                "files there, or name the folder above it with --data-dir or CISDL_DATA"
             )
-        return idx.load(folder, seed)
+        return entry, folder
 
-    folder = Path(data).expanduser()
-    if folder.is_dir():
-        return idx.load(folder, seed)
-    if folder.exists():
-        raise DataError(f"{data}: expected a folder of IDX files, got a file")
-    if len(folder.parts) == 1 and not data.startswith("."):
-        raise DataError(f"'{data}' is neither a folder here nor a data set; {did_you_mean(data, DATA)}")
-    raise DataError(f"{data}: expected a folder of IDX files, got no such folder")
+    path = Path(data).expanduser()
+    readers = [reader for reader in READERS if reader.kind in kinds]
+    titles = " or ".join(dict.fromkeys(reader.title for reader in readers)) or f"the name of {wanted}"
+    if not path.exists():
+        if len(path.parts) == 1 and not data.startswith("."):
+            raise DataError(
+                f"'{data}' is neither a file or folder here nor a data set; {did_you_mean(data, DATA)}"
+            )
+        raise DataError(f"{data}: expected {titles}, got no such file or folder")
+    for reader in readers:
+        if reader.matches(path):
+            return reader, path
+    others = [reader.title for reader in READERS if reader.matches(path)]
+    got = others[0] if others else "a folder without them" if path.is_dir() else "a file of another kind"
+    raise DataError(f"{data}: expected {titles}, got {got}")
+
+
+def kind_of(data: str, data_dir: str | None, kinds: Collection[str]) -> str:
+    """The first of `kinds` that `data` can be read as."""
+    return find(data, data_dir, kinds)[0].kind
+
+
+def load(data: str, data_dir: str | None, seed: int, kind: str, whole: bool = False) -> Any:
+    """The data set with that name, or in that file or folder, as data of that kind."""
+    found, path = find(data, data_dir, [kind])
+    module = importlib.import_module(
+        f"cisdl.data.{found.module if isinstance(found, Reader) else found.reader}"
+    )
+    if isinstance(found, DataEntry) and found.bundled is not None:
+        return module.load(seed, whole)
+    return module.load(path, seed, whole)

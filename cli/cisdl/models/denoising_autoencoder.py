@@ -65,6 +65,5 @@ class DenoisingAutoencoder(nn.Module):
         return torch.sigmoid(self.output(a))[..., :height, :width]
 
 
-def build(ops: Backend, shape: tuple[int, int, int], width: int, noise: float) -> DenoisingAutoencoder:
-    del noise  # what it is trained against; the model itself does not know it
+def build(ops: Backend, shape: tuple[int, int, int], width: int) -> DenoisingAutoencoder:
     return DenoisingAutoencoder(ops, shape[0], width)

@@ -1,12 +1,14 @@
 """The list of models: what `cisdl train` and `cisdl ls models` know, without importing torch.
 
-To add a model: write `models/<module>.py` with a function `build(ops, shape, **options)` that returns an
-`nn.Module`, and add an entry that names its task (`tasks/`), which says what goes in and comes out.
+To add a model: write `models/<module>.py` with a function `build(ops, ...)` that returns an `nn.Module`, and
+add an entry that names its tasks (`tasks/`), which say what goes in and comes out. `build` is given what the
+task knows of the data (`shape`, `classes`, `vocabulary`) and those of the entry's options that it names.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
 
     from cisdl.backend import Backend
 
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
-POOLINGS = ("max", "avg")
-
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -30,32 +29,42 @@ class ModelEntry:
     name: str
     week: int
     title: str
-    task: str
-    """The module of `cisdl.tasks` that trains it."""
+    tasks: tuple[str, ...]
+    """The modules of `cisdl.tasks` that train it. They differ in the kind of data; the first is the usual."""
     epochs: int
     batch_size: int
     optimizer: str
     lr: Mapping[str, float]
-    """The default learning rate of each optimizer."""
+    """The default learning rate of each optimizer that can train it."""
     schedule: str = "constant"
     """How the learning rate goes on from there: "constant", or "cosine" to zero."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The model's own options and their defaults, by the name they have on the command line."""
+    """The model's own options and their defaults, by the name they have in `options.OPTIONS`."""
     image_size: int | None = None
     """Images are resized to this many rows and columns; None takes them as they come."""
     data: str = "digits"
     """What it is trained on if nothing is said."""
     scale: str | None = None
     """How pixels are scaled by default; None leaves it to the data set."""
+    clip_norm: float | None = None
+    """The gradient's norm is kept at or below this; None leaves it."""
 
     @property
     def module(self) -> ModuleType:
         """The file that holds the model."""
         return importlib.import_module(f"cisdl.models.{self.name.replace('-', '_')}")
 
-    def build(self, ops: Backend, shape: tuple[int, int, int], **options: Any) -> nn.Module:
-        """A new model with freshly drawn weights (seed torch first) for images of `shape` = (C, H, W)."""
-        model: nn.Module = self.module.build(ops, shape, **{**self.options, **options})
+    def build(self, ops: Backend, **given: Any) -> nn.Module:
+        """A new model with freshly drawn weights: seed torch first.
+
+        `given` is what the task knows of the data, and options; the others have their defaults. An option
+        that `build` does not name is the task's alone.
+        """
+        build = self.module.build
+        named = inspect.signature(build).parameters
+        options = {name: value for name, value in self.options.items() if name in named and name not in given}
+        given = {name: value for name, value in given.items() if name in named or name not in self.options}
+        model: nn.Module = build(ops, **given, **options)
         return model
 
 
@@ -66,7 +75,7 @@ MODELS: dict[str, ModelEntry] = {
             "mlp",
             week=1,
             title="multi-layer perceptron: fully connected layers with an activation between them",
-            task="classification",
+            tasks=("classification",),
             epochs=20,
             batch_size=32,
             optimizer="adam",
@@ -77,7 +86,7 @@ MODELS: dict[str, ModelEntry] = {
             "autoencoder",
             week=2,
             title="autoencoder: an image squeezed through a code of few numbers and made again from it",
-            task="reconstruction",
+            tasks=("reconstruction",),
             epochs=200,
             batch_size=32,
             optimizer="adam",
@@ -90,7 +99,7 @@ MODELS: dict[str, ModelEntry] = {
             "denoising-autoencoder",
             week=2,
             title="denoising autoencoder: convolutions that restore a noisy image",
-            task="reconstruction",
+            tasks=("reconstruction",),
             epochs=60,
             batch_size=32,
             optimizer="adam",
@@ -103,7 +112,7 @@ MODELS: dict[str, ModelEntry] = {
             "lenet",
             week=3,
             title="LeNet-5: two convolutions, two poolings, three fully connected layers",
-            task="classification",
+            tasks=("classification",),
             epochs=20,
             batch_size=32,
             optimizer="adam",
@@ -115,7 +124,7 @@ MODELS: dict[str, ModelEntry] = {
             "alexnet",
             week=3,
             title="AlexNet: five convolutions, three poolings, three fully connected layers, dropout",
-            task="classification",
+            tasks=("classification",),
             epochs=15,
             batch_size=64,
             optimizer="adam",
@@ -128,7 +137,7 @@ MODELS: dict[str, ModelEntry] = {
             "lstm",
             week=6,
             title="LSTM that reads an image row by row and classifies it from its last hidden state",
-            task="classification",
+            tasks=("classification",),
             epochs=20,
             batch_size=32,
             optimizer="adam",

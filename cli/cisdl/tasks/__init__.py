@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from cisdl.models.registry import ModelEntry
     from cisdl.tasks.base import Task
     from cisdl.training.config import TrainConfig
 
+TASKS = {
+    "classification": "images",
+    "reconstruction": "images",
+}
+"""The kind of data (`data.registry.KINDS`) that each task trains on."""
+
+
+def new(entry: ModelEntry, config: TrainConfig) -> Task:
+    """The task that `config` names, with nothing read."""
+    module: Any = importlib.import_module(f"cisdl.tasks.{config.task}")
+    return cast("Task", module.new(entry, config))
+
 
 def load(entry: ModelEntry, config: TrainConfig) -> Task:
-    """The task of a model, with its data read and prepared as `config` says."""
-    module = importlib.import_module(f"cisdl.tasks.{entry.task}")
-    return cast("Task", module.load(entry, config))
+    """The task that `config` names, with its data read and prepared."""
+    task = new(entry, config)
+    task.read()
+    return task

@@ -65,8 +65,7 @@ class Classification(ImageTask):
     score = Curve("accuracy", "accuracy, %", 100.0)
 
     def build(self, ops: Backend) -> nn.Module:
-        classes = len(self.images.class_names)
-        return self.entry.build(ops, self.images.shape, classes=classes, **self.config.options)
+        return self.entry.build(ops, shape=self.shape, classes=len(self.class_names), **self.option)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(self.images.train, self.config.batch_size, self.config.seed, epoch)
@@ -86,7 +85,7 @@ class Classification(ImageTask):
 
         assert isinstance(evaluation, Classified)
         folder, title, judged_on = pictures
-        part, scores, names = self.images.parts()[judged_on], evaluation.scores, self.images.class_names
+        part, scores, names = self.images.parts()[judged_on], evaluation.scores, self.class_names
         predicted = scores.argmax(1)
         counts = confusion.matrix(part.labels.numpy(), predicted.numpy(), len(names))
         heading = f"{title}: {evaluation.correct:,} of {evaluation.total:,} {judged_on} images right"
@@ -106,5 +105,5 @@ class Classification(ImageTask):
             convolutions.draw_feature_maps(path, heading, model, part.images[shown], names)
 
 
-def load(entry: ModelEntry, config: TrainConfig) -> Classification:
+def new(entry: ModelEntry, config: TrainConfig) -> Classification:
     return Classification(entry, config)

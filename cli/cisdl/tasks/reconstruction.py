@@ -79,7 +79,7 @@ class Reconstruction(ImageTask):
         self.noise: float = config.options.get("noise", 0.0)
 
     def build(self, ops: Backend) -> nn.Module:
-        return self.entry.build(ops, self.images.shape, **self.config.options)
+        return self.entry.build(ops, shape=self.shape, **self.option)
 
     def corrupted(self, images: Tensor, generator: np.random.Generator) -> Tensor:
         """A copy with noise, which may leave [0, 1]. Without noise the images themselves."""
@@ -116,7 +116,7 @@ class Reconstruction(ImageTask):
 
         train, clean = self.images.train.images.cpu(), self.images.parts()[part].images.cpu()
         if self.noise == 0:
-            code = self.config.options["code"]
+            code = self.option["code"]
             return {f"PCA, {code} components": judge(pca(train, code)(clean), clean)}
         noisy = self.inputs(part).cpu()
         found = {"the noisy images": judge(noisy, clean)}
@@ -143,9 +143,9 @@ class Reconstruction(ImageTask):
                 f"{pictures.title}: codes of the {pictures.judged_on} images",
                 code,
                 part.labels,
-                self.images.class_names,
+                self.class_names,
             )
 
 
-def load(entry: ModelEntry, config: TrainConfig) -> Reconstruction:
+def new(entry: ModelEntry, config: TrainConfig) -> Reconstruction:
     return Reconstruction(entry, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,30 @@ from torch import nn
 
 from cisdl.errors import CisdlError, DataError
 from cisdl.files import write_atomically
+from cisdl.training.trainer import Trainer
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(
     path: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: dict[str, Any],
-    position: dict[str, int],
+    trainer: Trainer,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    position: Mapping[str, int],
 ) -> None:
-    """Write the complete state after `position`: epoch, batch within it, step since the start."""
+    """Write the complete state after `position`: epoch, batch within it, step since the start.
+
+    `config` and `facts` (`Task.facts`) are what the model is built from again.
+    """
     state = {
         "format": FORMAT,
-        "config": config,
-        "position": position,
+        "config": dict(config),
+        "facts": dict(facts),
+        "position": dict(position),
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "trainer": trainer.state_dict(),
         "rng": {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -6,10 +6,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cisdl.data.registry import DATA
+from cisdl.data.registry import DATA, kind_of
+from cisdl.errors import UsageError
 from cisdl.models.registry import ModelEntry
+from cisdl.tasks import TASKS
 
 MOMENTUM = 0.9
+OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad")
 SCHEDULES = ("constant", "cosine")
 
 
@@ -18,6 +21,8 @@ class TrainConfig:
     """Everything that decides a run. Two runs of equal configuration on one machine give equal numbers."""
 
     model: str
+    task: str
+    """The module of `cisdl.tasks` that trains it on such data."""
     options: dict[str, Any]
     """The model's own options."""
     backend: str
@@ -25,7 +30,8 @@ class TrainConfig:
     threads: int
     data: str
     data_dir: str | None
-    scale: str
+    scale: str | None
+    """How pixels are scaled; None for data that are not images."""
     image_size: int | None
     """Images are resized to that many rows and columns; None takes them as they come."""
     limit: int | None
@@ -35,6 +41,8 @@ class TrainConfig:
     lr: float
     schedule: str
     momentum: float
+    clip_norm: float | None
+    """The gradient's norm is kept at or below this."""
     seed: int
     log_steps: bool
 
@@ -54,22 +62,33 @@ def configure(entry: ModelEntry, **given: Any) -> TrainConfig:
     data = given.get("data", entry.data)
     optimizer = given.get("optimizer", entry.optimizer)
     of_data = DATA[data].scale if data in DATA else "standard"
+    if optimizer not in entry.lr:
+        known = " or ".join(entry.lr)
+        raise UsageError(f"--optimizer: {entry.name} is trained by {known}, got {optimizer}")
+    kinds = {TASKS[task]: task for task in reversed(entry.tasks)}
+    kind = kind_of(data, given.get("data_dir"), [TASKS[task] for task in entry.tasks])
+    of_images = kind == "images"
+    for name in ("scale", "image_size"):
+        if name in given and not of_images:
+            raise UsageError(f"--{name.replace('_', '-')}: expected with images, got with {data}")
     defaults = {
         "model": entry.name,
+        "task": kinds[kind],
         "options": dict(entry.options),
         "backend": "cisdl",
         "device": "cpu",
         "threads": 1,
         "data": data,
         "data_dir": None,
-        "scale": entry.scale or of_data,
-        "image_size": entry.image_size,
+        "scale": (entry.scale or of_data) if of_images else None,
+        "image_size": entry.image_size if of_images else None,
         "limit": None,
         "epochs": entry.epochs,
         "batch_size": entry.batch_size,
         "optimizer": optimizer,
         "lr": entry.lr[optimizer],
         "schedule": entry.schedule,
+        "clip_norm": entry.clip_norm,
         "momentum": MOMENTUM if optimizer == "momentum" else 0.0,
         "seed": 0,
         "log_steps": False,

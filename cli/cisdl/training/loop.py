@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from cisdl.errors import DivergedError, Interrupted
@@ -33,28 +32,15 @@ class Outcome:
     seconds: float
 
 
-def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Ours or torch's, as the layers: equal in what they compute and what they save."""
-    optim: Any = torch.optim
-    if config.backend == "cisdl":
-        from cisdl_ops import optim
-    optimizer: torch.optim.Optimizer
-    if config.optimizer == "adam":
-        optimizer = optim.Adam(model.parameters(), lr=config.lr)
-    else:
-        optimizer = optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
-    return optimizer
-
-
 def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) -> Outcome:
     """Train `model` in place, keep the epoch that does best on validation, judge that one on test.
 
     Writes metrics, checkpoints and result.json into `folder`. Raises `DivergedError` if the loss leaves the
     numbers and `Interrupted` after Ctrl-C, when last.pt holds the state after the last complete step.
     """
-    optimizer = make_optimizer(config, model)
+    trainer = task.trainer(model)
     steps_per_epoch = task.batch_count()
-    facts = config.as_dict() | task.facts()
+    facts = (config.as_dict(), task.facts())
     best: tuple[float, ...] | None = None  # the rank of the best validation so far
     best_epoch = step = 0
     first_loss = math.nan
@@ -63,22 +49,20 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
     with InterruptRequest() as interrupt, progress.make(config.epochs, steps_per_epoch) as report:
         for epoch in range(1, config.epochs + 1):
             epoch_started = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr_at(epoch)
+            trainer.set_lr(config.lr_at(epoch))
             loss_sum, count, correct = 0.0, 0, 0
+            sums: dict[str, float] = {}
             model.train()
             for batch, examples in enumerate(task.batches(epoch), start=1):
-                optimizer.zero_grad(set_to_none=True)
-                taken = task.step(model, examples)
-                taken.loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-
+                taken = trainer.step(examples)
                 step += 1
                 value = taken.loss.item()
                 first_loss = value if step == 1 else first_loss
                 loss_sum += value * taken.count
                 count += taken.count
                 correct += taken.correct or 0
+                for name, figure in taken.values.items():
+                    sums[name] = sums.get(name, 0.0) + figure * taken.count
                 if config.log_steps:
                     folder.add_step(step, epoch, value)
                 report.step(epoch, batch, value)
@@ -86,7 +70,7 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
                     raise diverged(folder, config, f"the loss became {value} at step {step} (epoch {epoch})")
                 if interrupt.requested:
                     position = {"epoch": epoch, "batch": batch, "step": step}
-                    checkpoint.save(folder / "last.pt", model, optimizer, facts, position)
+                    checkpoint.save(folder / "last.pt", model, trainer, *facts, position)
                     raise interrupted(folder, position)
 
             seconds = time.perf_counter() - epoch_started
@@ -104,15 +88,16 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
 
             is_best = best is None or validation.rank > best
             position = {"epoch": epoch, "batch": steps_per_epoch, "step": step}
-            checkpoint.save(folder / "last.pt", model, optimizer, facts, position)
+            checkpoint.save(folder / "last.pt", model, trainer, *facts, position)
             if is_best:
                 best, best_epoch = validation.rank, epoch
-                checkpoint.save(folder / "best.pt", model, optimizer, facts, position)
+                checkpoint.save(folder / "best.pt", model, trainer, *facts, position)
             row: dict[str, Any] = {
                 "epoch": epoch,
                 "step": step,
                 "train_loss": train_loss,
                 **({} if taken.correct is None else {"train_accuracy": correct / count}),
+                **{f"train_{name}": total / count for name, total in sums.items()},
                 **{f"validation_{name}": value for name, value in validation.as_dict().items()},
                 "seconds": round(seconds, 4),
                 "examples_per_second": round(count / seconds),

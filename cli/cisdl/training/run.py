@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,8 +16,31 @@ from cisdl.tasks.base import Data, Task
 from cisdl.training.config import TrainConfig
 from cisdl.training.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from cisdl.training.loop import Outcome
 
-def run(config: TrainConfig, name: str, dry_run: bool) -> None:
+
+def run_seeds(config: TrainConfig, count: int, name: str, dry_run: bool) -> None:
+    """`count` runs that differ in the seed, `name`-seed0 and so on, and how their results spread."""
+    if dry_run:
+        run(config, name, dry_run)
+        console.say(f"and so on up to seed {config.seed + count - 1}")
+        return
+    outcomes: list[Outcome] = []
+    for seed in range(config.seed, config.seed + count):
+        outcome = run(replace(config, seed=seed), f"{name}-seed{seed}", dry_run)
+        assert outcome is not None
+        outcomes.append(outcome)
+    score = tasks.new(model_registry.get(config.model), config).score
+    values = [score.factor * float(one.evaluation.as_dict()[score.key]) for one in outcomes]
+    print(
+        f"{outcomes[0].judged_on}, seeds {config.seed} to {config.seed + count - 1}: {score.label} "
+        f"{statistics.mean(values):.4g} \u00b1 {statistics.stdev(values):.2g} "
+        f"({', '.join(f'{value:.4g}' for value in values)})"
+    )
+
+
+def run(config: TrainConfig, name: str, dry_run: bool) -> Outcome | None:
     """Load the data, build the model, train it, draw it; for `dry_run` stop after saying what it would do."""
     entry = model_registry.get(config.model)
     ops = backend.get(config.backend)
@@ -24,10 +49,10 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> None:
 
     torch.manual_seed(config.seed)  # weights are drawn on the CPU: equal on every device
     model = task.build(ops)
-    described = layers(model, task.example())
+    described = layers(model, task.example(), config.batch_size)
     if dry_run:
         print_dry_run(task, described)
-        return
+        return None
 
     device = torch.device(config.device)
     model.to(device)
@@ -73,6 +98,7 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> None:
     for name, found in outcome.baselines.items():
         print(f"beside it: {name} {found}")
     print(folder.path)
+    return outcome
 
 
 def summary(data: Data) -> str:

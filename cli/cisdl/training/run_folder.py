@@ -87,6 +87,12 @@ def existing(root: Path | None = None) -> list[Path]:
     return sorted(found, key=lambda path: (path / "config.json").stat().st_mtime)
 
 
+def find(name: str) -> Path | None:
+    """The run folder at the path `name`, or called so under ./runs; None if there is no such run."""
+    candidates = [Path(name), Path(ROOT) / name]
+    return next((path for path in candidates if (path / "config.json").is_file()), None)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a run's JSON file; empty where the run never got so far as to write it."""
     try:

@@ -1,0 +1,78 @@
+"""Taking training steps: how a mini-batch changes a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from cisdl.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from cisdl.tasks.base import Step
+
+
+class Trainer(ABC):
+    """What the training loop asks to change the model, and saves with it."""
+
+    @abstractmethod
+    def step(self, batch: Any) -> Step:
+        """Train on one mini-batch; the loss is that before the change."""
+
+    @abstractmethod
+    def set_lr(self, lr: float) -> None:
+        """The learning rate from now on."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides the next step besides the model: plain types and tensors."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class GradientTrainer(Trainer):
+    """One optimiser on the gradient of one loss, its norm clipped where the configuration says so."""
+
+    def __init__(self, config: TrainConfig, model: nn.Module, loss: Callable[[nn.Module, Any], Step]) -> None:
+        self.model = model
+        self.loss = loss
+        self.clip_norm = config.clip_norm
+        self.optimizer = make_optimizer(config, model)
+
+    def step(self, batch: Any) -> Step:
+        self.optimizer.zero_grad(set_to_none=True)
+        taken = self.loss(self.model, batch)
+        taken.loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return replace(taken, loss=taken.loss.detach())
+
+    def set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
+    """Ours or torch's, as the layers: equal in what they compute and what they save."""
+    optim: Any = torch.optim
+    if config.backend == "cisdl":
+        from cisdl_ops import optim
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adam":
+        optimizer = optim.Adam(model.parameters(), lr=config.lr, **settings)
+    else:
+        optimizer = optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, **settings)
+    return optimizer
