@@ -3,8 +3,10 @@
     python benchmarks/to_markdown.py benchmarks/A.json [benchmarks/B.json ...]
 
 The section lies between the two markers in README.md; the first names the files, so running without
-arguments renews it from the same ones. Files of timings become columns; one of `cisdl bench memory` is a
-sentence. No figure is typed by hand. The two charts are those of `cisdl bench chart` with the first file.
+arguments renews it from the same ones. Files of timings become columns, those of the same instruction set and
+threads one column, in which a row of a later file takes the place of an earlier one's; one of `cisdl bench
+memory` is a sentence. No figure is typed by hand. The two charts are those of `cisdl bench chart` with the
+first file.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,34 @@ WORST = 6
 ENOUGH_LAYERS = 5  # fewer are not worth a sentence
 
 
+# Parts that have a table of their own.
+WHOLE = ("step", "pass")
+PARTS_OF_TRAINING = {"cell": {"forward", "backward"}, "layer": {"training"}}
+
+
+def mean_of(speedups: Iterable[float]) -> float:
+    """The geometric one."""
+    logarithms = [math.log(one) for one in speedups]
+    return math.exp(sum(logarithms) / len(logarithms))
+
+
 def geometric_means(result: dict[str, Any]) -> dict[tuple[str, str], float]:
-    return {
-        (op, part): mean for key, mean in result["geometric_means"].items() for op, part in [key.split(":")]
-    }
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in result["rows"]:
+        found.setdefault((row["case"].split("/")[0], row["part"]), []).append(row["speedup"]["value"])
+    return {key: mean_of(speedups) for key, speedups in found.items()}
+
+
+def columns(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each processor, instruction set and number of threads, the first with the rows of the others."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for result in results:
+        environment = result["environment"]
+        place = (*(environment[name] for name in ("processor", "isa", "threads")), forced(result))
+        column = found.setdefault(place, {**result, "rows": []})
+        rows = {(row["case"], row["part"], row["layout"]): row for row in column["rows"] + result["rows"]}
+        column["rows"] = list(rows.values())
+    return list(found.values())
 
 
 def verdicts(result: dict[str, Any], op: str, part: str) -> str:
@@ -38,13 +65,17 @@ def verdicts(result: dict[str, Any], op: str, part: str) -> str:
     return " / ".join(str(found.count(kind)) for kind in ("win", "even", "loss"))
 
 
+def forced(result: dict[str, Any]) -> bool:
+    """Whether torch was kept to the same lesser instruction set."""
+    return "ATEN_CPU_CAPABILITY" in result["environment"].get("variables", {})
+
+
 def label(result: dict[str, Any]) -> str:
     """What distinguishes a file from the next: threads, instruction set, whether it holds all cases."""
     threads = result["environment"]["threads"]
     isa = result["environment"]["isa"]
     some = ", some of the cases" if result["options"]["quick"] else ""
-    if "ATEN_CPU_CAPABILITY" in result["environment"].get("variables", {}):
-        isa += " forced on both"
+    isa += " forced on both" if forced(result) else ""
     return f"{isa}, {threads} thread{'s' if threads > 1 else ''}{some}"
 
 
@@ -72,8 +103,66 @@ def networks(results: list[dict[str, Any]]) -> list[str]:
             found = result.get("networks", {})
             chosen = found if name == "all" else {name: found.get(name, {"layers": {}})}
             speedups = [value for one in chosen.values() for value in one["layers"].values()]
-            mean = math.exp(sum(map(math.log, speedups)) / len(speedups)) if speedups else None
+            mean = mean_of(speedups) if speedups else None
             cells.append("-" if mean is None else f"{mean:.2f}x ({min(speedups):.2f}x)")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def trained(result: dict[str, Any], op: str) -> dict[str, float]:
+    """Speed-up by case of forward and backward: timed together, or summed."""
+    wanted = PARTS_OF_TRAINING[op.split("_")[-1]]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        if row["case"].split("/")[0] == op and row["part"] in wanted:
+            rows.setdefault(row["case"], []).append(row)
+    return {
+        case: sum(row["torch_seconds"] for row in found) / sum(row["ours_seconds"] for row in found)
+        for case, found in rows.items()
+        if len(found) == len(wanted)
+    }
+
+
+def recurrent(results: list[dict[str, Any]]) -> list[str]:
+    """A table of what training asks of cells and layers."""
+    ops = dict.fromkeys(row["case"].split("/")[0] for row in results[0]["rows"])
+    lines = [
+        "Recurrent cells and whole layers (`nn.LSTM`, `nn.GRU`, `nn.RNN`), forward and backward together: "
+        "geometric mean and, in brackets, the slowest case.",
+        "",
+        "| op | " + " | ".join(map(label, results)) + " |",
+        "|---" * (len(results) + 1) + "|",
+    ]
+    for op in ops:
+        if op.split("_")[-1] not in PARTS_OF_TRAINING:
+            continue
+        each = [trained(result, op).values() for result in results]
+        cells = [f"{mean_of(one):.2f}x ({min(one):.2f}x, {len(one)} cases)" if one else "-" for one in each]
+        lines.append(f"| {op} | " + " | ".join(cells) + " |")
+    return [*lines, ""] if len(lines) > 4 else []
+
+
+def word_vectors(results: list[dict[str, Any]]) -> list[str]:
+    """A table of passes over a text: ratio, and updates a second of ours."""
+    shown = [result for result in results if any(row["part"] == "pass" for row in result["rows"])]
+    if not shown:
+        return []
+    lines = [
+        "Word vectors, a pass over a text of Zipf's law against torch's sparse embeddings with SGD "
+        "(word2vec) or Adagrad (GloVe): ratio, and millions of updates a second of ours. Against gensim, on "
+        "a real text: [docs/word-vectors.md](docs/word-vectors.md).",
+        "",
+        "| training | " + " | ".join(map(label, shown)) + " |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
+    names = [row["case"] for row in shown[0]["rows"] if row["part"] == "pass"]
+    for name in names:
+        cells = []
+        for result in shown:
+            rows = [row for row in result["rows"] if row["case"] == name]
+            rate = [int(row["implementation"].split()[0]) / row["ours_seconds"] / 1e6 for row in rows]
+            speedups = [row["speedup"]["value"] for row in rows]
+            cells.append(f"{speedups[0]:.1f}x ({rate[0]:.2g} M/s)" if rows else "-")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
@@ -116,7 +205,7 @@ def wide_3x3(result: dict[str, Any]) -> list[str]:
                 layers[case.id] = sum(row["torch_seconds"] for row in rows) / ours
     if len(layers) < ENOUGH_LAYERS:
         return []
-    mean = math.exp(sum(map(math.log, layers.values())) / len(layers))
+    mean = mean_of(layers.values())
     worst = min(layers, key=layers.__getitem__)
     return [
         f"3x3 convolutions of stride 1 with 64 channels or more on both sides, {label(result)}, forward and "
@@ -149,7 +238,7 @@ def memory(result: dict[str, Any]) -> list[str]:
 def section(paths: list[Path]) -> str:
     """The markdown between the markers, markers included."""
     contents = [json.loads(path.read_text()) for path in paths]
-    results = [content for content in contents if "ceilings" in content]
+    results = columns([content for content in contents if "ceilings" in content])
     memories = [content for content in contents if "ceilings" not in content]
     lines = [f"<!-- bench: {' '.join(str(p.relative_to(ROOT)) for p in paths)} -->"]
     environment = results[0]["environment"]
@@ -162,6 +251,8 @@ def section(paths: list[Path]) -> str:
         "|---" * (len(results) + 1) + "|",
     ]
     for op, part in geometric_means(results[0]):
+        if part in WHOLE and op != "model":
+            continue
         cells = []
         for result in results:
             mean = geometric_means(result).get((op, part))
@@ -169,6 +260,8 @@ def section(paths: list[Path]) -> str:
         lines.append(f"| {op} {part.replace('_', ' ')} | " + " | ".join(cells) + " |")
     lines.append("")
     lines += networks(results)
+    lines += recurrent(results)
+    lines += word_vectors(results)
     lines += steps(results)
     for result in results:
         lines += wide_3x3(result)

@@ -160,33 +160,6 @@ def sparse_sgd(corpus: Corpus, dim: int, batch: int = 8192) -> Callable[[], int]
     return step
 
 
-def sparse_adagrad(records: Any, dim: int, batch: int) -> Callable[[], int]:
-    """GloVe in torch's terms. Returns the records done by a call."""
-    import torch
-    from torch import nn
-
-    tables = [nn.Embedding(records.words, n, sparse=True) for n in (dim, dim, 1, 1)]
-    parameters = [parameter for table in tables for parameter in table.parameters()]
-    adagrad = torch.optim.Adagrad(parameters, lr=0.05)
-    order = torch.randperm(len(records))
-    place = 0
-
-    def step() -> int:
-        nonlocal place
-        chosen = order[place : place + batch]
-        place = (place + batch) % (len(order) - batch)
-        i, j = records.pairs[chosen].long().unbind(1)
-        log_x, weight = records.targets[chosen].unbind(1)
-        w, c, b, d = (table(n) for table, n in zip(tables, (i, j, i, j), strict=True))
-        loss = 0.5 * (weight * ((w * c).sum(1) + b[:, 0] + d[:, 0] - log_x) ** 2).sum()
-        adagrad.zero_grad()
-        loss.backward()
-        adagrad.step()
-        return batch
-
-    return step
-
-
 def ratios(ours: list[float], theirs: list[float]) -> dict[str, Any]:
     """Work per second of both sides, a number a round, and the median of the rounds' ratios."""
     each = [a / b for a, b in zip(ours, theirs, strict=True)]
@@ -253,6 +226,8 @@ def word2vec_row(
 
 
 def glove_row(corpus: Corpus, options: argparse.Namespace, dim: int) -> dict[str, Any]:
+    from cisdl.bench.word_vectors import sparse_adagrad
+
     from cisdl_ops.glove import GloVe, Records
 
     part = corpus.part(options.lines)

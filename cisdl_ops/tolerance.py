@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cisdl_ops.cases import OPS, Case, Function
+from cisdl_ops.cases import Case, Function, op_of
 
 FACTOR = 4.0
 FLOOR = 16.0
@@ -82,7 +82,7 @@ def copies(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> d
 def exact(case: Case, tensors: Mapping[str, Tensor], use_torch: bool = False) -> Outcome:
     """The outcome in float64: by the plain reference, or by torch where the reference would take too long."""
     dtype = next(iter(tensors.values())).dtype
-    op = OPS[case.op]
+    op = op_of(case)
     return run(
         case, op.torch if use_torch else op.reference, copies(tensors, torch.float64), grad_dtype=dtype
     )

@@ -8,7 +8,11 @@ an op family, the layers of whole networks in ``networks.py``.
 Tags: ``test`` small shapes that reach every option and every edge of a vector loop; ``grad`` tiny shapes for
 numerical derivatives in float64; ``bench`` layers of real networks; ``quick`` the part of ``bench`` that
 ``cisdl bench --quick`` runs; ``first`` the first layer of a network, whose input's gradient nobody
-needs, so that it is checked but not timed.
+needs, so that it is checked but not timed; ``tiny`` what loads the code of a layer before its memory is
+measured.
+
+Whole recurrent layers (``LAYERS``) and word vectors have cases of ``bench`` only: they are tested by files of
+their own.
 """
 
 from __future__ import annotations
@@ -19,12 +23,28 @@ from cisdl_ops.cases.build import GATES
 from cisdl_ops.cases.cells import cell_cases
 from cisdl_ops.cases.conv2d import conv2d_cases
 from cisdl_ops.cases.conv_transpose2d import conv_transpose2d_cases
+from cisdl_ops.cases.layers import MODULES, layer_cases
 from cisdl_ops.cases.linear import linear_cases
 from cisdl_ops.cases.networks import NETWORKS, network_cases, network_of
 from cisdl_ops.cases.pooling import adaptive_pool_cases, pool_cases
-from cisdl_ops.cases.table import OPS, Case, Function, Op, Pass, Shape
+from cisdl_ops.cases.table import LAYERS, OPS, Case, Function, Op, Pass, Shape, op_of
+from cisdl_ops.cases.word_vectors import WORD_VECTORS, word_vector_cases
 
-__all__ = ["CASES", "NETWORKS", "OPS", "Case", "Function", "Op", "Pass", "Shape", "network_of", "select"]
+__all__ = [
+    "CASES",
+    "LAYERS",
+    "NETWORKS",
+    "OPS",
+    "WORD_VECTORS",
+    "Case",
+    "Function",
+    "Op",
+    "Pass",
+    "Shape",
+    "network_of",
+    "op_of",
+    "select",
+]
 
 CASES: tuple[Case, ...] = (
     *linear_cases(),
@@ -33,6 +53,8 @@ CASES: tuple[Case, ...] = (
     *pool_cases(),
     *adaptive_pool_cases(),
     *(case for op in GATES for case in cell_cases(op)),
+    *(case for op in MODULES for case in layer_cases(op)),
+    *word_vector_cases(),
     *network_cases(),
 )
 

@@ -21,11 +21,15 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Pass:
-    """One part of the backward: the gradients of ``wrt``, at ``work`` times the forward's arithmetic."""
+    """One part of the backward: the gradients of ``wrt``, at ``work`` times the forward's arithmetic.
+
+    ``with_forward``: that and the forward before it, which records what the backward needs.
+    """
 
     name: str
     wrt: tuple[str, ...]
     work: int = 1
+    with_forward: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,16 @@ class Op:
     flops: Callable[[Case], int]  # of the forward
     images: bool = False  # takes [N, C, H, W], so there are two memory layouts
     packs_state: bool = False  # hx and cx are passed as one tuple
+    module: str = ""  # ours is this class of :mod:`cisdl_ops.nn`, not a function
+    bound: Callable[[Function, Case, Mapping[str, Tensor]], Function] | None = (
+        None  # instead of Case.bind's way
+    )
 
     @property
     def ours(self) -> Function:
         """The function of :mod:`cisdl_ops`, looked up when asked: the table alone needs no kernels."""
-        function: Function = getattr(importlib.import_module("cisdl_ops"), self.name)
+        library = importlib.import_module("cisdl_ops")
+        function: Function = getattr(library.nn, self.module) if self.module else getattr(library, self.name)
         return function
 
     @property
@@ -105,8 +114,11 @@ class Case:
 
     def bind(self, function: Function, tensors: Mapping[str, Tensor]) -> Callable[[], Any]:
         """``function`` with these tensors and this case's keyword arguments, ready to be called."""
-        arguments: list[Any] = [tensors.get(name) for name in OPS[self.op].tensors]
-        if OPS[self.op].packs_state:
+        op = op_of(self)
+        if op.bound:
+            return op.bound(function, self, tensors)
+        arguments: list[Any] = [tensors.get(name) for name in op.tensors]
+        if op.packs_state:
             arguments[1:3] = [(arguments[1], arguments[2])]
         return partial(function, *arguments, **self.kwargs)
 
@@ -117,11 +129,11 @@ class Case:
 
     def output_shapes(self) -> tuple[Shape, ...]:
         tensors = {name: torch.empty(shape, device="meta") for name, shape in self.shapes.items()}
-        return tuple(tuple(result.shape) for result in self.call(OPS[self.op].torch, tensors))
+        return tuple(tuple(result.shape) for result in self.call(op_of(self).torch, tensors))
 
     def flops(self, work: int = 1) -> int:
         """Floating-point operations of the forward (times ``work``); a multiply-add counts as two."""
-        return work * OPS[self.op].flops(self)
+        return work * op_of(self).flops(self)
 
     def bytes(self, itemsize: int, work: int = 1) -> int:
         """The least a pass must move: every input and every output once.
@@ -285,3 +297,11 @@ OPS: dict[str, Op] = {
         ),
     )
 }
+
+# Whole layers: benched, but tested by files of their own (``layers.py``).
+LAYERS: dict[str, Op] = {}
+
+
+def op_of(case: Case) -> Op:
+    """The entry of a case's op, in whichever of the two tables it lies."""
+    return OPS[case.op] if case.op in OPS else LAYERS[case.op]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import pytest
 import torch
 from cisdl import errors
 from cisdl.__main__ import cli
-from cisdl.bench import ceilings, models, ops, results
+from cisdl.bench import ceilings, models, ops, results, word_vectors
 from cisdl.bench.ceilings import Ceilings
 from cisdl.bench.timing import QUICK, CpuClock
 from torch import Tensor
 
 import cisdl_ops
-from cisdl_ops.cases import CASES
+from cisdl_ops.cases import CASES, LAYERS
 
 CASE = "linear/lenet_fc3_b64"
 LINEAR_PASSES = ("forward", "grad_input", "grad_weight")
@@ -227,9 +228,16 @@ def test_rows_of_a_case(
 ) -> None:
     """The input's gradient of a first layer is not timed; --layout each gives a row for every layout."""
     monkeypatch.setattr(ops, "interleave", lambda calls, clock, effort: [[0.001] * 9 for _ in calls])
-    settings = ops.Settings(
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+    settings = settings_on("cpu", each=each)
+    case = next(case for case in CASES if case.id == identifier)
+    rows = [row.as_json(Ceilings(100.0, "a test", {1 << 28: 10.0})) for row in ops.bench_case(case, settings)]
+    assert [(row["part"], row["layout"]) for row in rows] == expected
+
+
+def settings_on(device: str, dtype: torch.dtype = torch.float32, each: bool = False) -> ops.Settings:
+    return ops.Settings(
+        device=torch.device(device),
+        dtype=dtype,
         layouts=("contiguous", "channels_last"),
         each_layout=each,
         forward=True,
@@ -238,6 +246,46 @@ def test_rows_of_a_case(
         effort=QUICK,
         clock=CpuClock(),
     )
-    case = next(case for case in CASES if case.id == identifier)
-    rows = [row.as_json(Ceilings(100.0, "a test", {1 << 28: 10.0})) for row in ops.bench_case(case, settings)]
-    assert [(row["part"], row["layout"]) for row in rows] == expected
+
+
+@pytest.mark.parametrize("op", ["lstm_layer", "gru_layer", "rnn_layer"])
+def test_rows_of_a_whole_layer(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward alone, and forward and backward together, of modules; a wrong module is refused."""
+    monkeypatch.setattr(
+        ops, "interleave", lambda calls, clock, effort: [[call() and 0.001] for call in calls]
+    )
+    case = next(case for case in CASES if case.id == f"{op}/tiny")
+    rows = list(ops.bench_case(case, settings_on("cpu")))
+    assert [(row.part, row.implementation) for row in rows] == [("forward", "steps"), ("training", "steps")]
+    assert rows[1].flops == 3 * rows[0].flops
+
+    class Wrong(getattr(torch.nn, LAYERS[op].module)):
+        def forward(self, input: Tensor, hx: Any = None) -> Any:
+            output, ended = super().forward(input, hx)
+            return output + 1e-4, ended
+
+    monkeypatch.setattr(cisdl_ops.nn, LAYERS[op].module, Wrong)
+    with pytest.raises(errors.KernelDisagreesError, match="output 0"):
+        list(ops.bench_case(case, settings_on("cpu")))
+
+
+@pytest.mark.parametrize("name", ["word2vec/pairs", "word2vec/shared", "word2vec/cbow", "glove/"])
+def test_rows_of_word_vectors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides make as many updates; a wrong kernel is refused; other devices and dtypes have no row."""
+    case = next(case for case in CASES if case.id.startswith(name) and case.id.endswith("d100"))
+    case = replace(case, kwargs={**case.kwargs, "tokens": 400})
+    calls: list[int] = []
+    monkeypatch.setattr(word_vectors, "BATCHES", (16,))
+    monkeypatch.setattr(
+        word_vectors, "interleave", lambda sides, *_: [[calls.append(1) or side() or 0.001] for side in sides]
+    )
+    (row,) = word_vectors.bench_word_vectors(case, settings_on("cpu"))
+    assert (row.part, len(calls), [one.provider for one in row.timings]) == ("pass", 2, ["ours", "torch"])
+    assert int(row.implementation.split()[0]) > 300
+    assert list(word_vectors.bench_word_vectors(case, settings_on("meta"))) == []
+    assert list(word_vectors.bench_word_vectors(case, settings_on("cpu", torch.float64))) == []
+
+    module = cisdl_ops.word2vec if case.op == "word2vec" else cisdl_ops.glove
+    monkeypatch.setattr(module, "train", lambda *_, **__: torch.zeros(()))
+    with pytest.raises(errors.KernelDisagreesError, match="was not timed"):
+        list(word_vectors.bench_word_vectors(case, settings_on("cpu")))

@@ -17,6 +17,7 @@ import pytest
 import torch
 from cisdl import errors
 from cisdl.data.images import Part
+from cisdl.training.position import Position
 
 from tests.cli.conftest import ROOT, Command, environment
 
@@ -38,7 +39,7 @@ def losses(folder: Path) -> list[float]:
 @pytest.mark.parametrize("backend", ["cisdl", "torch"])
 @pytest.mark.parametrize("model", ["mlp", "lenet", "lstm"])
 def test_a_run_leaves_a_complete_folder(model: str, backend: str, cisdl: Command, tmp_path: Path) -> None:
-    result = cisdl("train", model, "--backend", backend, "--limit", "360", *SHORT)
+    result = cisdl("train", model, "--data", "digits", "--backend", backend, "--limit", "360", *SHORT)
     assert result.code == errors.OK, result.err
     run = tmp_path / "runs" / model
 
@@ -87,7 +88,7 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
     run = tmp_path / "runs" / "mlp"
     last = torch.load(run / "last.pt", weights_only=True)
     best = torch.load(run / "best.pt", weights_only=True)
-    assert last["position"] == {"epoch": 2, "batch": 34, "step": 68}
+    assert Position.of(last["position"]).words() == {"epoch": 2, "batch": 34, "step": 68}
     assert set(last) == {"format", "config", "facts", "position", "model", "trainer", "rng"}
     assert last["trainer"]["state"], "Adam's moments are missing"
     assert best["position"]["epoch"] == json.loads((run / "result.json").read_text())["best_epoch"]
@@ -110,6 +111,8 @@ def test_checkpoints_are_plain_and_complete(cisdl: Command, tmp_path: Path) -> N
 def test_both_backends_reach_the_same_losses(model: str, cisdl: Command, tmp_path: Path) -> None:
     for backend in ("cisdl", "torch"):
         arguments = (
+            "--data",
+            "digits",
             "--backend",
             backend,
             "--threads",
@@ -119,7 +122,7 @@ def test_both_backends_reach_the_same_losses(model: str, cisdl: Command, tmp_pat
             "--limit",
             "640",
             "--log-steps",
-            "-o",
+            "--out",
             backend,
         )
         assert cisdl("train", model, *arguments).code == errors.OK
@@ -150,7 +153,7 @@ def test_one_seed_one_run_other_seed_other_run(cisdl: Command, tmp_path: Path) -
             "--log-steps",
             "--seed",
             seed,
-            "-o",
+            "--out",
             name,
         )
         assert cisdl("train", "lenet", *arguments).code == errors.OK
@@ -172,7 +175,7 @@ def test_a_second_run_gets_its_own_folder(cisdl: Command, tmp_path: Path) -> Non
         "runs/mlp-2",
         "runs/mlp-3",
     ]
-    assert cisdl(*arguments, "-o", "mine").out.splitlines()[-1] == "runs/mine"
+    assert cisdl(*arguments, "--out", "mine").out.splitlines()[-1] == "runs/mine"
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["mine", "mlp", "mlp-2", "mlp-3"]
 
 
@@ -246,7 +249,7 @@ def test_ctrl_c_saves_a_state_and_exits_130(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "mlp"
     ended = json.loads((run / "result.json").read_text())
     state = torch.load(run / "last.pt", weights_only=True)
-    assert ended == {"status": "interrupted", **state["position"]}
+    assert ended == {"status": "interrupted", **Position.of(state["position"]).words()}
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) in {state["position"]["epoch"] - 1, state["position"]["epoch"]}
 

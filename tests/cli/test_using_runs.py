@@ -21,7 +21,7 @@ SHORT = ("--threads", "1", "--epochs", "2")
 def run(cisdl: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A short run of the MLP on the digits, without pictures."""
     monkeypatch.setattr("cisdl.report.plots.draw", lambda *_: None)
-    assert cisdl("train", "mlp", "-o", "short", *SHORT).code == errors.OK
+    assert cisdl("train", "mlp", "--out", "short", *SHORT).code == errors.OK
     return tmp_path / "runs" / "short"
 
 

@@ -10,8 +10,8 @@ import torch
 from cisdl import backend
 from cisdl.errors import UsageError
 from cisdl.models import registry
-from cisdl.models.lstm import RowLSTM
 from cisdl.models.options import ACTIVATIONS, POOLINGS
+from cisdl.models.recurrent import CELLS, RowClassifier
 from cisdl.report.layers import layers
 from cisdl.training.loop import Outcome
 from torch import nn
@@ -27,6 +27,7 @@ SHAPES = {
     "lenet": (1, 28, 28),
     "alexnet": (1, 64, 64),
     "lstm": (1, 8, 8),
+    "gru": (1, 8, 8),
 }
 PARAMETERS = {
     "mlp": 17226,
@@ -35,13 +36,14 @@ PARAMETERS = {
     "lenet": 61706,
     "alexnet": 20329162,
     "lstm": 71946,
+    "gru": 54282,
 }
 
 
 def build(name: str, ops: str = "torch", **options: object) -> nn.Module:
     torch.manual_seed(0)
     entry = registry.get(name)
-    if entry.tasks == ("classification",):
+    if "classification" in entry.tasks:
         options["classes"] = 10
     return entry.build(backend.get(ops), shape=SHAPES[name], **options)
 
@@ -50,7 +52,7 @@ def build(name: str, ops: str = "torch", **options: object) -> nn.Module:
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_shapes_and_parameters(name: str, parameters: int, ops: str) -> None:
     model = build(name, ops)
-    makes = (10,) if registry.get(name).tasks == ("classification",) else SHAPES[name]
+    makes = (10,) if "classification" in registry.get(name).tasks else SHAPES[name]
     assert model(torch.randn(3, *SHAPES[name])).shape == (3, *makes)
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert sum(layer.parameters for layer in layers(model, (torch.zeros(1, *SHAPES[name]),))) == parameters
@@ -146,9 +148,10 @@ def test_mlp_is_the_formula_in_its_docstring(activation: str) -> None:
 
 
 @pytest.mark.parametrize("ops", BACKENDS)
-def test_lstm_reads_rows_top_to_bottom_and_answers_from_the_last(ops: str) -> None:
-    model = RowLSTM(backend.get(ops), inputs=6, hidden=7, classes=3)
-    whole = nn.LSTM(6, 7, batch_first=True)
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrent_cells_read_rows_top_to_bottom_and_answer_from_the_last(cell: str, ops: str) -> None:
+    model = RowClassifier(backend.get(ops), cell, inputs=6, hidden=7, classes=3)
+    whole = getattr(nn, cell)(6, 7, batch_first=True)
     with torch.no_grad():
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             getattr(whole, f"{name}_l0").copy_(getattr(model.cell, name))
@@ -158,7 +161,7 @@ def test_lstm_reads_rows_top_to_bottom_and_answers_from_the_last(ops: str) -> No
 
 
 def test_lstm_joins_the_channels_of_a_row() -> None:
-    model = RowLSTM(backend.get("torch"), inputs=6, hidden=7, classes=3)
+    model = RowClassifier(backend.get("torch"), "LSTM", inputs=6, hidden=7, classes=3)
     images = torch.randn(2, 2, 5, 3)
     joined = torch.cat([images[:, 0], images[:, 1]], dim=2).unsqueeze(1)
     torch.testing.assert_close(model(images), model(joined))
@@ -187,10 +190,10 @@ def accuracy(outcome: Outcome) -> float:
     return float(outcome.evaluation.as_dict()["accuracy"])
 
 
-@pytest.mark.parametrize(("name", "correct"), [("mlp", 342), ("lenet", 353), ("lstm", 342)])
+@pytest.mark.parametrize(("name", "correct"), [("mlp", 342), ("lenet", 353), ("lstm", 342), ("gru", 342)])
 def test_defaults_reach_their_goal_on_digits(name: str, correct: int, tmp_path: Path) -> None:
     """Of 360 test images: 98 % for lenet, 95 % for the others."""
-    found = trained(name, tmp_path).evaluation.as_dict()
+    found = trained(name, tmp_path, data="digits").evaluation.as_dict()
     assert found["total"] == 360
     assert found["correct"] >= correct
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from cisdl.errors import CisdlError
-from cisdl_ops.cases import OPS, Case, Function, select
+from cisdl_ops.cases import Case, Function, op_of, select
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 STATUS = Path("/proc/self/status")
@@ -76,8 +76,8 @@ def train_once(case: Case, function: Function, tensors: Mapping[str, Tensor]) ->
 def grown_by(case: Case, function: Function, layout: str, dtype: torch.dtype, threads: int) -> int:
     """Bytes from before the tensors exist to the highest point of one forward and backward."""
     torch.set_num_threads(threads)
-    wanted = OPS[case.op].differentiable
-    tiny = next(one for one in select("grad") if one.op == case.op)
+    wanted = op_of(case).differentiable
+    tiny = next(one for one in [*select("grad"), *select("tiny")] if one.op == case.op)
     train_once(tiny, function, tiny.inputs(dtype, memory_format=LAYOUTS[layout], requires_grad=wanted))
     with suppress(AttributeError):  # memory that was freed but kept would be free for the case
         ctypes.CDLL(None).malloc_trim(0)
@@ -120,7 +120,7 @@ def in_a_child(case: Case, function: Function, layout: str, dtype: torch.dtype, 
 
 def measure(case: Case, dtype: torch.dtype, threads: int) -> Iterator[Peak]:
     """One peak a layout."""
-    op = OPS[case.op]
+    op = op_of(case)
     # A gradient for every tensor; the output's own is what backward is given.
     tensors = 2 * case.bytes(dtype.itemsize)
     for layout in LAYOUTS if op.images else ["contiguous"]:

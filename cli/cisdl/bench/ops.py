@@ -12,7 +12,7 @@ from torch import Tensor
 from cisdl.bench.results import Row
 from cisdl.bench.timing import Clock, Effort, Timing, interleave
 from cisdl.bench.verify import require_agreement
-from cisdl_ops.cases import OPS, Case, Function, Pass
+from cisdl_ops.cases import Case, Function, Pass, op_of
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 HOPELESS = 4.0
@@ -21,6 +21,7 @@ LIST_OF_PASS = {
     "grad_input": "_backward_input",
     "grad_weight": "_backward_weight",
     "backward": "_backward",
+    "training": "_backward",
 }
 
 
@@ -41,7 +42,7 @@ class Settings:
 
 def layouts_of(case: Case, wanted: Sequence[str]) -> list[str]:
     """The wanted layouts that make a difference; an op without images has only one."""
-    return list(wanted) if OPS[case.op].images else ["contiguous"]
+    return list(wanted) if op_of(case).images else ["contiguous"]
 
 
 def forward_of(case: Case, function: Function, tensors: dict[str, Tensor]) -> Callable[[], Any]:
@@ -57,8 +58,16 @@ def backward_of(case: Case, function: Function, tensors: dict[str, Tensor]) -> C
     return lambda: torch.autograd.grad(outputs, wanted, incoming, retain_graph=True)
 
 
+def training_of(case: Case, function: Function, tensors: dict[str, Tensor]) -> Callable[[], Any]:
+    """Forward and backward in turn, the graph made anew."""
+    run = case.bind(function, tensors)
+    wanted = [tensor for tensor in tensors.values() if tensor.requires_grad]
+    incoming = [torch.randn_like(output) for output in run()]
+    return lambda: torch.autograd.grad(run(), wanted, incoming)
+
+
 def providers(case: Case, settings: Settings) -> dict[str, Function]:
-    op = OPS[case.op]
+    op = op_of(case)
     functions = {"ours": op.ours, "torch": op.torch}
     if settings.compiled:
         import torch._functorch.config as compiler_config
@@ -78,7 +87,7 @@ def bench_case(case: Case, settings: Settings) -> Iterator[Row]:
     parts = [Pass("forward", ())] if settings.forward else []
     if settings.backward:
         parts += [
-            part for part in OPS[case.op].passes if not ("first" in case.tags and part.wrt == ("input",))
+            part for part in op_of(case).passes if not ("first" in case.tags and part.wrt == ("input",))
         ]
     for part in parts:
         for group in [[layout] for layout in layouts] if settings.each_layout else [layouts]:
@@ -92,7 +101,7 @@ def time_pass(
     functions: dict[str, Function],
     part: Pass,
 ) -> Row:
-    make = backward_of if part.wrt else forward_of
+    make = training_of if part.with_forward else backward_of if part.wrt else forward_of
     names, calls = [], []
     for layout in layouts:
         for provider, function in functions.items():

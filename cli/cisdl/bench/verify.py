@@ -8,7 +8,7 @@ import torch
 
 from cisdl.errors import KernelDisagreesError
 from cisdl_ops import tolerance
-from cisdl_ops.cases import OPS, Case
+from cisdl_ops.cases import Case, op_of
 
 
 def compare(
@@ -21,7 +21,7 @@ def compare(
     """
     # torch says this about its own convolution when a case of ours has such a kernel.
     warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
-    op = OPS[case.op]
+    op = op_of(case)
     tensors = case.inputs(dtype, device, layout, requires_grad=True)
     exact = tolerance.exact(case, tensors, use_torch="bench" in case.tags)
     by_torch = tolerance.run(case, op.torch, tolerance.copies(tensors))

@@ -184,7 +184,7 @@ def chosen(pattern: str, quick: bool) -> tuple[list[Case], list[str]]:
 
     try:
         import cisdl_ops  # noqa: F401  # the kernels have to load before anything is timed
-        from cisdl_ops.cases import OPS, select
+        from cisdl_ops.cases import LAYERS, OPS, WORD_VECTORS, select
     except ImportError as error:
         raise BuildError(
             f"the compiled kernels do not load ({error}); build them with `make install`"
@@ -194,7 +194,7 @@ def chosen(pattern: str, quick: bool) -> tuple[list[Case], list[str]]:
     cases = select("quick" if quick else "bench", pattern)
     models = [name for name in BENCH_MODELS if fnmatch.fnmatchcase(MODEL_PREFIX + name, pattern)]
     if not cases and not models:
-        known = [*OPS, *(MODEL_PREFIX + name for name in BENCH_MODELS)]
+        known = [*OPS, *LAYERS, *WORD_VECTORS, *(MODEL_PREFIX + name for name in BENCH_MODELS)]
         raise UsageError(f"no case matches '{pattern}'; {did_you_mean(pattern, known)}")
     return cases, models
 
@@ -204,6 +204,8 @@ def groups(cases: list[Case], models: list[str], settings: Settings) -> Any:
     from cisdl import console
     from cisdl.bench.models import BATCH, bench_model
     from cisdl.bench.ops import bench_case
+    from cisdl.bench.word_vectors import bench_word_vectors
+    from cisdl_ops.cases import WORD_VECTORS
 
     total, done = len(cases) + len(models), 0
     for op in dict.fromkeys(case.op for case in cases):
@@ -211,8 +213,10 @@ def groups(cases: list[Case], models: list[str], settings: Settings) -> Any:
         for case in (case for case in cases if case.op == op):
             done += 1
             console.say(f"[{done}/{total}] {case.id}")
-            rows += list(bench_case(case, settings))
-        yield op, rows
+            bench_one = bench_word_vectors if op in WORD_VECTORS else bench_case
+            rows += list(bench_one(case, settings))
+        if rows:
+            yield op, rows
     rows = []
     for name in models:
         done += 1

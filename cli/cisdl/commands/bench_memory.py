@@ -27,12 +27,15 @@ def memory(pattern: str, dtype: str, threads: int | None, save: bool) -> None:
     from cisdl.bench import memory as measuring
     from cisdl.bench import results, table
     from cisdl.commands.bench import chosen, describe, headline
+    from cisdl_ops.cases import WORD_VECTORS
 
     if not measuring.measurable():
         raise DeviceError("bench memory: expected Linux, whose /proc tells the peak of a process's memory")
-    cases, _ = chosen(pattern, quick=False)
+    cases = [case for case in chosen(pattern, quick=False)[0] if case.op not in WORD_VECTORS]
     if not cases:
-        raise UsageError(f"bench memory: no case matches '{pattern}'; models are not measured")
+        raise UsageError(
+            f"bench memory: no case matches '{pattern}'; models and word vectors are not measured"
+        )
 
     import torch
 

@@ -69,13 +69,13 @@ def chosen_cases(pattern: str, large: bool) -> list[Case]:
     """The cases that the pattern selects; large ones too if their tag is asked for."""
     try:
         import cisdl_ops  # noqa: F401  # the kernels have to load before anything is said about them
-        from cisdl_ops.cases import OPS, select
+        from cisdl_ops.cases import OPS, WORD_VECTORS, select
     except ImportError as error:
         raise BuildError(
             f"the compiled kernels do not load ({error}); build them with `make install`"
         ) from error
     wanted = {"test", "grad", "bench"} if large else {"test", "grad"}
-    cases = [case for case in select(glob=pattern) if case.tags & wanted]
+    cases = [case for case in select(glob=pattern) if case.tags & wanted and case.op not in WORD_VECTORS]
     if not cases:
         raise UsageError(f"no case matches '{pattern}'; {did_you_mean(pattern, OPS)}")
     return cases

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cisdl.commands import configuration
+from cisdl.commands.goals import check_goals, parse_goal
 from cisdl.commands.options import flag
 from cisdl.data.registry import DATA, SCALES
 from cisdl.errors import UsageError
 from cisdl.models.options import OPTIONS
 from cisdl.models.registry import MODELS, ModelEntry
 from cisdl.models.registry import get as get_model
-from cisdl.training.config import MOMENTUM, OPTIMIZERS, SCHEDULES, configure
+from cisdl.training.config import MOMENTUM, OPTIMIZERS, SCHEDULES, TrainConfig, configure
+
+if TYPE_CHECKING:
+    from cisdl.training.loop import Outcome
+
+MAY_CHANGE = ("epochs", "patience", "max_time", "device", "threads", "log_steps")
+"""Settings of a run that can be given anew when it is resumed."""
 
 
-def model_entry(ctx: click.Context, param: click.Parameter, value: str) -> ModelEntry:
+def model_entry(ctx: click.Context, param: click.Parameter, value: str | None) -> ModelEntry | None:
     """The model of that name; a mistake is answered with the nearest."""
-    return get_model(value)
+    return None if value is None else get_model(value)
 
 
 def having(option: str) -> str:
@@ -31,6 +39,10 @@ def own_options(command: Callable[..., None]) -> Callable[..., None]:
     """The models' own options, in the order of their table."""
     for name, option in reversed(OPTIONS.items()):
         what = f"{option.help} ({having(name)})."
+        if option.type is click.BOOL:
+            either = f"{flag(name)}/--no-{flag(name)[2:]}"
+            command = click.option(either, name, default=None, help=what)(command)
+            continue
         command = click.option(flag(name), name, type=option.type, metavar=option.metavar, help=what)(command)
     return command
 
@@ -43,7 +55,7 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 
 
 @click.command()
-@click.argument("model", callback=model_entry, metavar="MODEL")
+@click.argument("model", callback=model_entry, required=False, metavar="MODEL")
 @click.option(
     "--data",
     metavar="NAME|PATH",
@@ -69,7 +81,7 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 @click.option(
     "--schedule",
     type=click.Choice(SCHEDULES),
-    help="The rate stays, or falls to zero over the epochs along half a cosine.",
+    help="The rate stays, or falls to zero over the epochs along a line or half a cosine.",
 )
 @click.option(
     "--momentum",
@@ -83,6 +95,25 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     callback=positive,
     metavar="NORM",
     help="Keep the gradient's norm at or below this.  [default: by model]",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop after N epochs without a better validation.",
+)
+@click.option(
+    "--max-time",
+    type=float,
+    callback=positive,
+    metavar="SECONDS",
+    help="Stop after the step that passes it; what was best by then is judged.",
+)
+@click.option("--init-from", metavar="RUN", help="Begin with the kept weights of a run of the same model.")
+@click.option(
+    "--overfit-one-batch",
+    is_flag=True,
+    help="Train on the first mini-batch only: a model that can learn learns it by heart.",
 )
 @own_options
 @click.option(
@@ -110,36 +141,41 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     help="Train N times, with --seed and those after it, and end with mean and deviation.",
 )
 @click.option("--log-steps", is_flag=True, help="Write the loss of every step to steps.csv.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done; train nothing, write nothing.")
+@click.option("--config", metavar="FILE", help="Settings from a TOML or JSON file, or a run's config.json.")
 @click.option(
     "-o",
-    "--out",
-    metavar="NAME",
-    help="The run folder: runs/NAME, or NAME-2, -3 if it exists.  [default: MODEL]",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting by name, like -o lr=0.01; goes before --config, after an option of its own.",
 )
+@click.option("--print-config", is_flag=True, help="Say every setting and where it comes from.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; train nothing, write nothing.")
+@click.option("--resume", metavar="RUN", help="Go on with a run exactly where it stopped.")
+@click.option(
+    "--assert",
+    "goals",
+    multiple=True,
+    metavar="'FIGURE>=X'",
+    help="Exit with 4 if a figure of the result is not so: 'test_accuracy>=0.95'.",
+)
+@click.option(
+    "--out", metavar="NAME", help="The run folder: runs/NAME, or NAME-2, -3 if it exists.  [default: MODEL]"
+)
+@click.pass_context
 def train(
-    model: ModelEntry,
-    data: str | None,
-    data_dir: str | None,
-    scale: str | None,
-    image_size: int | None,
-    limit: int | None,
-    epochs: int | None,
-    batch_size: int | None,
-    optimizer: str | None,
-    lr: float | None,
-    schedule: str | None,
-    momentum: float | None,
-    clip_norm: float | None,
-    backend: str,
-    device: str,
-    threads: int | None,
-    seed: int,
-    seeds: int,
-    log_steps: bool,
+    ctx: click.Context,
+    /,
+    model: ModelEntry | None,
+    config: str | None,
+    pairs: tuple[str, ...],
+    print_config: bool,
     dry_run: bool,
+    resume: str | None,
+    goals: tuple[str, ...],
     out: str | None,
-    **options_given: Any,
+    seeds: int,
+    **_: Any,
 ) -> None:
     """Train MODEL and leave its results in a run folder; `cisdl ls models` lists them.
 
@@ -150,57 +186,82 @@ def train(
     Examples:
       cisdl train lenet
       cisdl train mlp --hidden 16 --activation tanh --optimizer sgd --lr 0.01 --batch-size 16 --epochs 10
-      cisdl train lenet --data ../data/fashion-mnist --epochs 2 -o fashion
+      cisdl train lenet --data ../data/fashion-mnist --epochs 2 --out fashion
       cisdl train denoising-autoencoder --noise 0.5
-      cisdl train mlp --seeds 5
+      cisdl train mlp --seeds 5 --assert 'test_accuracy>=0.94'
+      cisdl train --resume fashion --epochs 10
     """
-    options = model_options(model, options_given)
-    if momentum is not None and (optimizer or model.optimizer) != "momentum":
-        raise UsageError(
-            f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer or model.optimizer}"
-        )
+    settings, sources = configuration.gather(ctx, config, pairs)
+    wanted = [parse_goal(text) for text in goals]
+    if resume is not None:
+        refuse_with_resume(model, settings, seeds, out)
+        check_goals(wanted, continued(resume, settings))
+        return
+    if model is None:
+        raise UsageError("missing argument 'MODEL' (see `cisdl train --help`)")
     name = run_name(out, model.name)
 
-    from cisdl import device as devices
     from cisdl.training.run import run, run_seeds
 
-    chosen = devices.resolve(device)
-    config = configure(
-        model,
-        options=options,
-        backend=backend,
-        device=str(chosen),
-        threads=devices.prepare(chosen, threads),
-        data=data,
-        data_dir=data_dir,
-        scale=scale,
-        image_size=image_size,
-        limit=limit,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        lr=lr,
-        schedule=schedule,
-        momentum=momentum,
-        clip_norm=clip_norm,
-        seed=seed,
-        log_steps=log_steps,
-    )
-    if seeds == 1:
-        run(config, name, dry_run)
+    chosen = complete(model, settings)
+    if print_config:
+        configuration.print_sources(chosen, sources)
+    elif seeds > 1:
+        for outcome in run_seeds(chosen, seeds, name, dry_run):
+            check_goals(wanted, outcome)
     else:
-        run_seeds(config, seeds, name, dry_run)
+        trained = run(chosen, name, dry_run)
+        if trained is not None:
+            check_goals(wanted, trained)
+
+
+def complete(model: ModelEntry, settings: Mapping[str, Any]) -> TrainConfig:
+    """The configuration: what was given, the model's defaults, and what this machine has."""
+    from cisdl import device as devices
+
+    given = {name: value for name, value in settings.items() if name not in OPTIONS}
+    own = {name: value for name, value in settings.items() if name in OPTIONS}
+    optimizer = given.get("optimizer", model.optimizer)
+    if given.get("momentum") and optimizer != "momentum":
+        raise UsageError(f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer}")
+    options = model_options(model, own)
+    device = devices.resolve(given.pop("device", "cpu"))
+    threads = devices.prepare(device, given.pop("threads", None))
+    return configure(model, options=options, device=str(device), threads=threads, **given)
+
+
+def refuse_with_resume(
+    model: ModelEntry | None, settings: Mapping[str, Any], seeds: int, out: str | None
+) -> None:
+    """A run goes on as it began: only what does not change its steps may be given anew."""
+    extra = ["MODEL"] if model is not None else []
+    extra += ["--seeds"] if seeds > 1 else []
+    extra += ["--out"] if out is not None else []
+    extra += [flag(name) for name in settings if name not in MAY_CHANGE]
+    if extra:
+        allowed = ", ".join(flag(name) for name in MAY_CHANGE)
+        raise UsageError(f"--resume: expected nothing but {allowed} beside it, got {', '.join(extra)}")
+
+
+def continued(run: str, settings: Mapping[str, Any]) -> Outcome:
+    from cisdl import device as devices
+    from cisdl.training.run import resume
+
+    changes = dict(settings)
+    if "device" in changes:
+        changes["device"] = str(devices.resolve(changes["device"]))
+    return resume(run, changes)
 
 
 def model_options(model: ModelEntry, given: dict[str, Any]) -> dict[str, Any]:
     """The model's own options, as given or by default; one it does not have is refused."""
-    for option, value in given.items():
-        if value is not None and option not in model.options:
+    for option in given:
+        if option not in model.options:
             raise UsageError(
                 f"{flag(option)}: expected with {having(option)}, got with {model.name}, "
                 "which has no such option"
             )
-    return {name: default if given[name] is None else given[name] for name, default in model.options.items()}
+    return {name: given.get(name, default) for name, default in model.options.items()}
 
 
 def run_name(out: str | None, model: str) -> str:

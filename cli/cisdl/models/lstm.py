@@ -1,14 +1,15 @@
-"""An LSTM that reads an image from top to bottom, one row a step, and classifies it at the end: many-to-one.
+"""An LSTM that reads a text word by word and says what kind it is at the end: many-to-one.
 
-    x_t  (batch, columns)                       row t of the image, t = 0 .. rows - 1
+    x_t  (batch, embedding)                     E[word t], t = 1 .. T
     i, f, o = sigmoid(W x_t + U h + b)          input, forget and output gate
     g       = tanh(W x_t + U h + b)             candidate; each gate has its own W, U, b
     c = f * c + i * g                           cell state    (batch, hidden)
     h = o * tanh(c)                             hidden state  (batch, hidden), both start at zero
-    scores = V h_last + d   (batch, classes)
+    scores = V h_T + d   (batch, classes)       h_T: after the text's own last word, never after padding
 
-Trained: W, U, b of the cell, V, d. Loss: softmax cross-entropy, averaged over the mini-batch; its gradient
-flows back through all rows. All images have equally many rows, so the last hidden state is the last row's.
+Trained: E, W, U, b of the cell, V, d. Loss: softmax cross-entropy, averaged over the mini-batch; its gradient
+flows back through all words. On images x_t is row t, from top to bottom. Layers, directions and what else
+can be read off the states: recurrent.py.
 
 Source: Hochreiter, Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997, with the forget gate
 of Gers, Schmidhuber, Cummins, 2000. Images as sequences: Le, Jaitly, Hinton, arXiv 1504.00941.
@@ -17,32 +18,26 @@ of Gers, Schmidhuber, Cummins, 2000. Images as sequences: Le, Jaitly, Hinton, ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from cisdl.backend import Backend
-from cisdl.errors import UsageError
+from cisdl.models import recurrent
 
 
-class RowLSTM(nn.Module):
-    """Images (batch, channels, rows, columns) to scores (batch, classes)."""
-
-    def __init__(self, ops: Backend, inputs: int, hidden: int, classes: int) -> None:
-        super().__init__()
-        self.cell = ops.LSTMCell(inputs, hidden)
-        self.output = ops.Linear(hidden, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        rows = images.transpose(1, 2).flatten(2)  # (batch, rows, channels * columns)
-        h = c = rows.new_zeros(rows.shape[0], self.cell.hidden_size)
-        for x in rows.unbind(1):  # (batch, channels * columns)
-            h, c = self.cell(x, (h, c))
-        scores: Tensor = self.output(h)  # (batch, classes)
-        return scores
-
-
-def build(ops: Backend, shape: tuple[int, int, int], classes: int, hidden: Sequence[int]) -> RowLSTM:
-    channels, _, columns = shape
-    if len(hidden) != 1:
-        raise UsageError(f"lstm: --hidden takes one width, got {','.join(map(str, hidden))}")
-    return RowLSTM(ops, channels * columns, hidden[0], classes)
+def build(
+    ops: Backend,
+    hidden: Sequence[int],
+    embedding: int,
+    layers: int,
+    bidirectional: bool,
+    dropout: float,
+    summary: str,
+    memory: int,
+    **data: Any,
+) -> nn.Module:
+    return recurrent.build(
+        ops, "LSTM", hidden, **data, memory=memory,
+        embedding=embedding, layers=layers, bidirectional=bidirectional, dropout=dropout, summary=summary,
+    )  # fmt: skip

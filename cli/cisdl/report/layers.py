@@ -63,7 +63,9 @@ def layers(model: nn.Module, example: tuple[Tensor, ...], batch_size: int = 1) -
         started = counter.get_total_flops()
 
     def seen(module: nn.Module, inputs: Any, output: Any) -> None:
-        first: Tensor = output[0] if isinstance(output, tuple) else output
+        first: Any = output
+        while isinstance(first, tuple):  # outputs and states; a PackedSequence begins with its data
+            first = first[0]
         outputs[module] = " x ".join(map(str, first.shape[1:]))
         calls[module] += 1
         flops[module] += counter.get_total_flops() - started

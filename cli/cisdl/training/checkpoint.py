@@ -11,6 +11,7 @@ from torch import nn
 
 from cisdl.errors import CisdlError, DataError
 from cisdl.files import write_atomically
+from cisdl.training.position import Position
 from cisdl.training.trainer import Trainer
 
 FORMAT = 2
@@ -22,17 +23,14 @@ def save(
     trainer: Trainer,
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
-    position: Mapping[str, int],
+    at: Position,
 ) -> None:
-    """Write the complete state after `position`: epoch, batch within it, step since the start.
-
-    `config` and `facts` (`Task.facts`) are what the model is built from again.
-    """
+    """Write the state of a run. From `config` and `facts` (`Task.facts`) the model is built again."""
     state = {
         "format": FORMAT,
         "config": dict(config),
         "facts": dict(facts),
-        "position": dict(position),
+        "position": at.as_dict(),
         "model": model.state_dict(),
         "trainer": trainer.state_dict(),
         "rng": {
@@ -44,6 +42,16 @@ def save(
         write_atomically(path, lambda temporary: torch.save(state, temporary))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise CisdlError(f"{path}: cannot be written ({error})") from error
+
+
+def restore(state: Mapping[str, Any], model: nn.Module, trainer: Trainer) -> Position:
+    """Put model, trainer and torch's generators into a state that `load` returned."""
+    model.load_state_dict(state["model"])
+    trainer.load_state_dict(state["trainer"])
+    torch.set_rng_state(state["rng"]["cpu"])
+    if state["rng"]["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+    return Position.of(state["position"])
 
 
 def load(path: Path) -> dict[str, Any]:

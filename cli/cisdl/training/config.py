@@ -13,7 +13,7 @@ from cisdl.tasks import TASKS
 
 MOMENTUM = 0.9
 OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,28 @@ class TrainConfig:
     momentum: float
     clip_norm: float | None
     """The gradient's norm is kept at or below this."""
+    patience: int | None
+    """Training ends after this many epochs without a better validation."""
+    max_time: float | None
+    """Training ends after the step that passes this many seconds."""
+    overfit_one_batch: bool
+    """Every step sees the first mini-batch of the first epoch: a model that can learn learns it by heart."""
+    init_from: str | None
+    """The run whose weights are the initial ones."""
     seed: int
     log_steps: bool
 
+    def lr_after(self, done: float) -> float:
+        """The learning rate when that share of the training is done."""
+        if self.schedule == "linear":
+            return self.lr * (1 - done)
+        if self.schedule == "cosine":  # Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts
+            return self.lr * (1 + math.cos(math.pi * done)) / 2
+        return self.lr
+
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
-        if self.schedule == "cosine":  # Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts
-            return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
-        return self.lr
+        return self.lr_after((epoch - 1) / self.epochs)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,6 +104,10 @@ def configure(entry: ModelEntry, **given: Any) -> TrainConfig:
         "schedule": entry.schedule,
         "clip_norm": entry.clip_norm,
         "momentum": MOMENTUM if optimizer == "momentum" else 0.0,
+        "patience": None,
+        "max_time": None,
+        "overfit_one_batch": False,
+        "init_from": None,
         "seed": 0,
         "log_steps": False,
     }

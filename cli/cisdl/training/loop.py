@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from cisdl.tasks.base import Evaluation, Task
 from cisdl.training import checkpoint, progress
 from cisdl.training.config import TrainConfig
 from cisdl.training.interrupt import InterruptRequest
+from cisdl.training.position import Position
 from cisdl.training.run_folder import RunFolder
 
 BLOWN_UP = 10.0
@@ -26,100 +28,116 @@ class Outcome:
     """How a run ended: the best epoch's model on the part named `judged_on`, "test" where there is one."""
 
     best_epoch: int
+    epochs: int
+    """How many were trained."""
+    stopped: str | None
+    """The option that ended training early, if one did."""
     judged_on: str
     evaluation: Evaluation
     baselines: Mapping[str, Evaluation]
     seconds: float
 
 
-def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) -> Outcome:
+def train(
+    config: TrainConfig,
+    model: nn.Module,
+    task: Task,
+    folder: RunFolder,
+    resumed: Mapping[str, Any] | None = None,
+) -> Outcome:
     """Train `model` in place, keep the epoch that does best on validation, judge that one on test.
 
-    Writes metrics, checkpoints and result.json into `folder`. Raises `DivergedError` if the loss leaves the
-    numbers and `Interrupted` after Ctrl-C, when last.pt holds the state after the last complete step.
+    `resumed` is the state that `checkpoint.load` read from a last.pt: training goes on after it, step for
+    step as if it had never stopped. Writes metrics, checkpoints and result.json into `folder`; last.pt comes
+    last, so that whatever ends the process, a run can go on from it. Raises `DivergedError` if the loss
+    leaves the numbers, `Interrupted` after Ctrl-C, when last.pt is the state after the last complete step.
     """
     trainer = task.trainer(model)
+    at = Position()
+    if resumed is not None:
+        at = checkpoint.restore(resumed, model, trainer)
     steps_per_epoch = task.batch_count()
-    facts = (config.as_dict(), task.facts())
-    best: tuple[float, ...] | None = None  # the rank of the best validation so far
-    best_epoch = step = 0
-    first_loss = math.nan
-    started = time.perf_counter()
+    started = time.perf_counter() - at.seconds
+    stopped: str | None = None  # why training ended before its last epoch
+
+    def save(name: str) -> None:
+        at.seconds = time.perf_counter() - started
+        folder.flush()
+        checkpoint.save(folder / name, model, trainer, config.as_dict(), task.facts(), at)
 
     with InterruptRequest() as interrupt, progress.make(config.epochs, steps_per_epoch) as report:
-        for epoch in range(1, config.epochs + 1):
+        if at.batch == steps_per_epoch:
+            at.next_epoch()
+        while at.epoch <= config.epochs and stopped is None:
             epoch_started = time.perf_counter()
-            trainer.set_lr(config.lr_at(epoch))
-            loss_sum, count, correct = 0.0, 0, 0
-            sums: dict[str, float] = {}
+            trainer.set_lr(config.lr_at(at.epoch))
             model.train()
-            for batch, examples in enumerate(task.batches(epoch), start=1):
-                taken = trainer.step(examples)
-                step += 1
-                value = taken.loss.item()
-                first_loss = value if step == 1 else first_loss
-                loss_sum += value * taken.count
-                count += taken.count
-                correct += taken.correct or 0
-                for name, figure in taken.values.items():
-                    sums[name] = sums.get(name, 0.0) + figure * taken.count
+            for batch in remaining(task, config, at, steps_per_epoch):
+                loss = at.add(trainer.step(batch))
                 if config.log_steps:
-                    folder.add_step(step, epoch, value)
-                report.step(epoch, batch, value)
-                if not math.isfinite(value):
-                    raise diverged(folder, config, f"the loss became {value} at step {step} (epoch {epoch})")
+                    folder.add_step(at.step, at.epoch, loss)
+                report.step(at.epoch, at.batch, loss)
+                if not math.isfinite(loss):
+                    what = f"the loss became {loss} at step {at.step} (epoch {at.epoch})"
+                    raise diverged(folder, config, what)
+                if at.batch == steps_per_epoch:
+                    break  # validation first, whatever else is asked for
                 if interrupt.requested:
-                    position = {"epoch": epoch, "batch": batch, "step": step}
-                    checkpoint.save(folder / "last.pt", model, trainer, *facts, position)
-                    raise interrupted(folder, position)
+                    save("last.pt")
+                    raise interrupted(folder, at)
+                if config.max_time is not None and time.perf_counter() - started > config.max_time:
+                    stopped = f"--max-time {config.max_time:g}"
+                    break
 
             seconds = time.perf_counter() - epoch_started
-            train_loss = loss_sum / count
-            if train_loss > BLOWN_UP * first_loss:
+            if at.train_loss > BLOWN_UP * at.first_loss:
                 raise diverged(
                     folder,
                     config,
-                    f"the mean loss of epoch {epoch} (step {step}) is {train_loss:.3g}, "
-                    f"{train_loss / first_loss:.3g} times that of the first step",
+                    f"the mean loss of epoch {at.epoch} (step {at.step}) is {at.train_loss:.3g}, "
+                    f"{at.train_loss / at.first_loss:.3g} times that of the first step",
                 )
             validation = task.evaluate(model, "validation")
             if not math.isfinite(validation.loss):
-                raise diverged(folder, config, f"the validation loss became {validation.loss} at step {step}")
+                what = f"the validation loss became {validation.loss} at step {at.step}"
+                raise diverged(folder, config, what)
 
-            is_best = best is None or validation.rank > best
-            position = {"epoch": epoch, "batch": steps_per_epoch, "step": step}
-            checkpoint.save(folder / "last.pt", model, trainer, *facts, position)
+            is_best = at.best is None or validation.rank > at.best
             if is_best:
-                best, best_epoch = validation.rank, epoch
-                checkpoint.save(folder / "best.pt", model, trainer, *facts, position)
+                at.best, at.best_epoch = validation.rank, at.epoch
+                save("best.pt")
             row: dict[str, Any] = {
-                "epoch": epoch,
-                "step": step,
-                "train_loss": train_loss,
-                **({} if taken.correct is None else {"train_accuracy": correct / count}),
-                **{f"train_{name}": total / count for name, total in sums.items()},
+                "epoch": at.epoch,
+                "step": at.step,
+                **at.figures(),
                 **{f"validation_{name}": value for name, value in validation.as_dict().items()},
                 "seconds": round(seconds, 4),
-                "examples_per_second": round(count / seconds),
+                "examples_per_second": round(at.count / seconds),
                 "best": is_best,
             }
             folder.add_metrics(row)
+            save("last.pt")
             report.epoch(row, f"{task.metric} {validation}")
-            if interrupt.requested:  # during validation; last.pt is written already
-                raise interrupted(folder, position)
+            if interrupt.requested:
+                raise interrupted(folder, at)
+            if config.patience is not None and at.epoch - at.best_epoch >= config.patience:
+                stopped = f"--patience {config.patience}"
+            at.next_epoch()
 
     model.load_state_dict(checkpoint.load(folder / "best.pt")["model"])
     judged_on = task.parts[-1]
     evaluation = task.evaluate(model, judged_on)
     baselines = task.baselines(judged_on)
-    outcome = Outcome(best_epoch, judged_on, evaluation, baselines, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    outcome = Outcome(at.best_epoch, at.epoch - 1, stopped, judged_on, evaluation, baselines, seconds)
     folder.write_json(
         "result.json",
         {
             "status": "finished",
-            "best_epoch": best_epoch,
-            "epochs": config.epochs,
-            "steps": step,
+            "best_epoch": at.best_epoch,
+            "epochs": outcome.epochs,
+            "stopped": stopped,
+            "steps": at.step,
             judged_on: evaluation.as_dict() | {"words": f"{task.metric} {evaluation}"},
             "baselines": {name: found.as_dict() for name, found in baselines.items()},
             "seconds": round(outcome.seconds, 3),
@@ -128,12 +146,23 @@ def train(config: TrainConfig, model: nn.Module, task: Task, folder: RunFolder) 
     return outcome
 
 
-def interrupted(folder: RunFolder, position: dict[str, int]) -> Interrupted:
+def remaining(task: Task, config: TrainConfig, at: Position, steps_per_epoch: int) -> Iterator[Any]:
+    """The mini-batches of the epoch that come after `at`.
+
+    Those before it are drawn and passed over: whatever is random in a batch comes out as it would have.
+    """
+    if config.overfit_one_batch:
+        yield from itertools.repeat(next(task.batches(1)), steps_per_epoch - at.batch)
+    else:
+        yield from itertools.islice(task.batches(at.epoch), at.batch, None)
+
+
+def interrupted(folder: RunFolder, at: Position) -> Interrupted:
     """Record where Ctrl-C ended the run, and word it."""
-    folder.write_json("result.json", {"status": "interrupted", **position})
+    folder.write_json("result.json", {"status": "interrupted", **at.words()})
     return Interrupted(
-        f"interrupted in epoch {position['epoch']} after step {position['step']}; "
-        f"the state is saved in {folder / 'last.pt'}"
+        f"interrupted in epoch {at.epoch} after step {at.step}; the state is saved in {folder / 'last.pt'}, "
+        f"`cisdl train --resume {folder.path}` goes on"
     )
 
 
@@ -145,5 +174,5 @@ def diverged(folder: RunFolder, config: TrainConfig, what: str) -> DivergedError
 
 def suggested_lr(config: TrainConfig) -> float:
     """A tenth of the rate that failed, or an ordinary rate of the optimiser if even that is far above it."""
-    ordinary = {"adam": 1e-3, "momentum": 1e-2, "sgd": 1e-2}[config.optimizer]
+    ordinary = {"adam": 1e-3, "momentum": 1e-2, "sgd": 1e-2, "adagrad": 5e-2}[config.optimizer]
     return min(config.lr / 10, ordinary) if config.lr > ordinary else config.lr / 10

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from cisdl import backend, console, environment, tasks
+from cisdl.errors import DataError, UsageError, did_you_mean
 from cisdl.models import registry as model_registry
 from cisdl.report.layers import Layer, layer_table, layers
 from cisdl.tasks.base import Data, Task
+from cisdl.training import checkpoint, run_folder
 from cisdl.training.config import TrainConfig
+from cisdl.training.position import Position
 from cisdl.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cisdl.training.loop import Outcome
 
 
-def run_seeds(config: TrainConfig, count: int, name: str, dry_run: bool) -> None:
+def run_seeds(config: TrainConfig, count: int, name: str, dry_run: bool) -> list[Outcome]:
     """`count` runs that differ in the seed, `name`-seed0 and so on, and how their results spread."""
     if dry_run:
         run(config, name, dry_run)
         console.say(f"and so on up to seed {config.seed + count - 1}")
-        return
+        return []
     outcomes: list[Outcome] = []
     for seed in range(config.seed, config.seed + count):
         outcome = run(replace(config, seed=seed), f"{name}-seed{seed}", dry_run)
@@ -38,38 +43,92 @@ def run_seeds(config: TrainConfig, count: int, name: str, dry_run: bool) -> None
         f"{statistics.mean(values):.4g} \u00b1 {statistics.stdev(values):.2g} "
         f"({', '.join(f'{value:.4g}' for value in values)})"
     )
+    return outcomes
 
 
 def run(config: TrainConfig, name: str, dry_run: bool) -> Outcome | None:
     """Load the data, build the model, train it, draw it; for `dry_run` stop after saying what it would do."""
-    entry = model_registry.get(config.model)
-    ops = backend.get(config.backend)
-    task = tasks.load(entry, config)
-    data = task.data
-
+    task = tasks.load(model_registry.get(config.model), config)
     torch.manual_seed(config.seed)  # weights are drawn on the CPU: equal on every device
-    model = task.build(ops)
+    model = task.build(backend.get(config.backend))
+    if config.init_from is not None:
+        initialise(model, config.init_from)
     described = layers(model, task.example(), config.batch_size)
     if dry_run:
         print_dry_run(task, described)
         return None
 
-    device = torch.device(config.device)
-    model.to(device)
     folder = RunFolder.create(name)
-    parameters = sum(p.numel() for p in model.parameters())
+    write_config(folder, task, described)
+    folder.write_json("env.json", environment.gather())
+    return finish(config, task, model, folder)
+
+
+def resume(name: str, changes: Mapping[str, Any]) -> Outcome:
+    """Go on with the run `name` after its last.pt, with some of its configuration changed."""
+    folder = run_folder.find(name)
+    if folder is None:
+        known = did_you_mean(name, [path.name for path in run_folder.existing()])
+        raise UsageError(f"--resume: '{name}' is not a run, expected a folder of `cisdl train`; {known}")
+    state = checkpoint.load(folder / "last.pt")
+    config = replace(TrainConfig(**state["config"]), **changes)
+    task = tasks.load(model_registry.get(config.model), config)
+    for fact, value in task.facts().items():
+        if state["facts"].get(fact) != value:
+            raise DataError(
+                f"--resume {folder}: expected the data that the run began with, got others, of another "
+                f"{fact.replace('_', ' ')}, from {task.data.source}"
+            )
+    model = task.build(backend.get(config.backend))
+    at = Position.of(state["position"])
+    complete = at.epoch if at.batch == task.batch_count() else at.epoch - 1
+    reopened = RunFolder.reopen(folder, complete, at.step)
+    write_config(reopened, task, layers(model, task.example(), config.batch_size))
+    console.say(f"{folder} goes on after step {at.step}, {complete} of {config.epochs} epochs are done")
+    return finish(config, task, model, reopened, state)
+
+
+def initialise(model: nn.Module, name: str) -> None:
+    """Give a new model the kept weights of the run `name`."""
+    folder = run_folder.find(name)
+    if folder is None:
+        known = did_you_mean(name, [path.name for path in run_folder.existing()])
+        raise UsageError(f"--init-from: '{name}' is not a run, expected a folder of `cisdl train`; {known}")
+    state = checkpoint.load(folder / "best.pt")
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise UsageError(
+            f"--init-from: expected a run of the same model and sizes, got {state['config']['model']} with "
+            f"other weights in {folder}"
+        ) from error
+
+
+def write_config(folder: RunFolder, task: Task, described: list[Layer]) -> None:
+    data = task.data
     folder.write_json(
         "config.json",
-        config.as_dict()
+        task.config.as_dict()
         | {
             "run": folder.path.name,
-            "parameters": parameters,
+            "parameters": sum(layer.parameters for layer in described),
             "layers": [asdict(layer) for layer in described],
             "data_facts": {name: getattr(data, name) for name in ("name", "source", "split", "counts")}
             | task.facts(),
         },
     )
-    folder.write_json("env.json", environment.gather())
+
+
+def finish(
+    config: TrainConfig,
+    task: Task,
+    model: nn.Module,
+    folder: RunFolder,
+    resumed: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Train, from the start or from a saved state on; judge, draw and say how it went."""
+    data, device = task.data, torch.device(config.device)
+    parameters = sum(p.numel() for p in model.parameters())
     threads = f"{config.threads} thread{'s' if config.threads > 1 else ''}"
     console.say(
         f"{config.model} ({parameters:,} parameters) on {data.name} {summary(data)}, "
@@ -79,21 +138,23 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> Outcome | None:
     from cisdl.training.loop import train
 
     try:
+        model.to(device)
         task.to(device)
-        outcome = train(config, model, task, folder)
+        outcome = train(config, model, task, folder, resumed)
     finally:
         folder.close()
 
     from cisdl.report import plots
 
     task.to(torch.device("cpu"))
+    task.export(model.cpu(), folder.path)
     plots.draw(task, model.cpu(), folder, outcome)
-    note = (
-        "" if outcome.judged_on == "test" else f"; {data.name} has no test part, this one chose the epoch too"
-    )
+    note = f"; stopped by {outcome.stopped}" if outcome.stopped else ""
+    if outcome.judged_on != "test":
+        note += f"; {data.name} has no test part, this one chose the epoch too"
     print(
         f"{outcome.judged_on} {task.metric} {outcome.evaluation}, "
-        f"best epoch {outcome.best_epoch} of {config.epochs} by validation, {outcome.seconds:.1f} s{note}"
+        f"best epoch {outcome.best_epoch} of {outcome.epochs} by validation, {outcome.seconds:.1f} s{note}"
     )
     for name, found in outcome.baselines.items():
         print(f"beside it: {name} {found}")

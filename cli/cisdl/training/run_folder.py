@@ -49,6 +49,22 @@ class RunFolder:
             else:
                 return cls(path)
 
+    @classmethod
+    def reopen(cls, path: Path, epochs: int, step: int) -> RunFolder:
+        """The folder of a run that goes on: figures of later epochs and steps than these are dropped."""
+        folder = cls(path)
+        (path / "result.json").unlink(missing_ok=True)
+        metrics = path / "metrics.jsonl"
+        if metrics.is_file():
+            rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+            folder.metrics = [row for row in rows if row["epoch"] <= epochs]
+        steps = path / "steps.csv"
+        if steps.is_file():
+            head, *rows_ = steps.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [row for row in rows_ if row.endswith("\n") and int(row.split(",")[0]) <= step]
+            write_text(steps, "".join([head, *kept]))
+        return folder
+
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
@@ -68,9 +84,16 @@ class RunFolder:
     def add_step(self, step: int, epoch: int, loss: float) -> None:
         """Append one step's loss, in full precision, to steps.csv."""
         if self._steps is None:
-            self._steps = (self / "steps.csv").open("w", encoding="utf-8")
-            self._steps.write("step,epoch,loss\n")
+            new = not (self / "steps.csv").is_file()
+            self._steps = (self / "steps.csv").open("a", encoding="utf-8")
+            if new:
+                self._steps.write("step,epoch,loss\n")
         self._steps.write(f"{step},{epoch},{loss!r}\n")
+
+    def flush(self) -> None:
+        """Let what was written reach the files."""
+        if self._steps is not None:
+            self._steps.flush()
 
     def close(self) -> None:
         if self._steps is not None:
