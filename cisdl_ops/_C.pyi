@@ -36,6 +36,14 @@ def conv_transpose2d(
     groups: int,
     dilation: Sequence[int],
 ) -> Tensor: ...
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: int,
+    ignore_index: int,
+    label_smoothing: float,
+) -> Tensor: ...
 def max_pool2d(
     input: Tensor,
     kernel_size: Sequence[int],

@@ -251,6 +251,16 @@ def _each_sample(op: Any) -> Callable[..., Result]:
     return rule
 
 
+def _first_of(rule: Callable[..., Result]) -> Callable[..., Result]:
+    """The rule of an op with one result."""
+
+    def first(*args: Any) -> Result:
+        results, dims = rule(*args)
+        return results[0], dims[0]
+
+    return first
+
+
 def _register() -> None:
     ops = torch.ops.cisdl
     rules: dict[str, Any] = {
@@ -265,6 +275,9 @@ def _register() -> None:
         "conv_transpose2d": _convolution(ops.conv_transpose2d.default, 3),
         "conv_transpose2d_backward": _convolution_backward(ops.conv_transpose2d_backward.default, 3),
     }
+    rules["cross_entropy_training"] = _each_sample(ops.cross_entropy_training.default)
+    for name in ("cross_entropy", "cross_entropy_backward"):
+        rules[name] = _first_of(_each_sample(getattr(ops, name).default))
     cells = ("lstm_cell", "lstm_layer", "gru_cell", "gru_layer", "rnn_cell", "rnn_layer")
     rules |= {f"{name}_backward": _each_sample(getattr(ops, f"{name}_backward").default) for name in cells}
     # Pooling, and where among its arguments the size of its result is, if there is one.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cpu/tuning.h"
+#include "ops/keep_memory.h"
 #include "ops/optimizer.h"
 #include "ops/word_vector_functions.h"
 
@@ -66,6 +67,13 @@ Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const OptTens
       find_op<Tensor(const Tensor&, const Tensor&, const OptTensor&, at::IntArrayRef, at::IntArrayRef,
                      at::IntArrayRef, int64_t, at::IntArrayRef)>("cisdl::conv_transpose2d");
   return op.call(input, weight, bias, stride, padding, output_padding, groups, dilation);
+}
+
+Tensor cross_entropy(const Tensor& input, const Tensor& target, const OptTensor& weight, int64_t reduction,
+                     int64_t ignore_index, double label_smoothing) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const OptTensor&, int64_t, int64_t, double)>(
+      "cisdl::cross_entropy");
+  return op.call(input, target, weight, reduction, ignore_index, label_smoothing);
 }
 
 Tensor max_pool2d(const Tensor& input, const Ints& kernel_size, const Ints& stride, const Ints& padding,
@@ -177,13 +185,14 @@ void keep_freed_memory() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of cisdl_ops; use cisdl_ops.functional.";
   cisdl::isa_name();  // refuses a wrong CISDL_ISA or CISDL_IMPL at import, not in the middle of a training
-  keep_freed_memory();
+  if (cisdl::ops::keeps_memory()) keep_freed_memory();
 
   m.def("linear", linear, Release());
   m.def("linear_activation", linear_activation, Release());
   m.def("conv2d", conv2d, Release());
   m.def("conv2d_activation", conv2d_activation, Release());
   m.def("conv_transpose2d", conv_transpose2d, Release());
+  m.def("cross_entropy", cross_entropy, Release());
   m.def("max_pool2d", max_pool2d, Release());
   m.def("max_pool2d_with_indices", max_pool2d_with_indices, Release());
   m.def("avg_pool2d", avg_pool2d, Release());

@@ -9,6 +9,7 @@ the few exceptions.
 from cisdl_ops.functional.arguments import ACTIVATIONS, check_activation
 from cisdl_ops.functional.convolution import conv2d, conv_transpose2d
 from cisdl_ops.functional.linear import linear
+from cisdl_ops.functional.loss import cross_entropy
 from cisdl_ops.functional.pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from cisdl_ops.functional.recurrent import gru_cell, lstm_cell, rnn_relu_cell, rnn_tanh_cell
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_activation",
     "conv2d",
     "conv_transpose2d",
+    "cross_entropy",
     "gru_cell",
     "linear",
     "lstm_cell",

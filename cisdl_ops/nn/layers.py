@@ -15,6 +15,7 @@ __all__ = [
     "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",
+    "CrossEntropyLoss",
     "LazyConv2d",
     "LazyConvTranspose2d",
     "LazyLinear",
@@ -178,6 +179,34 @@ class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
     def forward(self, input: Tensor) -> Tensor:
         size: Any = self.output_size
         return functional.adaptive_avg_pool2d(input, size)
+
+
+class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
+    """Softmax cross-entropy; see ``torch.nn.CrossEntropyLoss``.
+
+    Classes for rows of scores on the CPU are ours; other targets, types and devices are left to torch.
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        ours = (
+            input.dim() == 2
+            and target.dim() == 1
+            and target.dtype == torch.int64
+            and input.dtype in (torch.float32, torch.float64)
+            and input.shape[1] > 0
+            and input.device.type in ("cpu", "meta")
+        )
+        if not ours:
+            result: Tensor = super().forward(input, target)
+            return result
+        return functional.cross_entropy(
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
 
 
 class LazyLinear(torch.nn.LazyLinear, Linear):

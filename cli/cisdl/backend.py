@@ -25,7 +25,7 @@ class Backend:
 
     name: str
     fuses: bool
-    """Whether Linear and MaxPool2d take an ``activation``."""
+    """Whether Linear, Conv2d and MaxPool2d take an ``activation``."""
     Linear: Callable[..., nn.Linear]
     Conv2d: type[nn.Conv2d]
     ConvTranspose2d: type[nn.ConvTranspose2d]
@@ -39,6 +39,7 @@ class Backend:
     GRU: Callable[..., nn.Module]
     RNN: Callable[..., nn.Module]
     Sequential: type[nn.Sequential]
+    CrossEntropyLoss: type[nn.CrossEntropyLoss]
 
 
 def get(name: str) -> Backend:

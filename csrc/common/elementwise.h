@@ -35,6 +35,41 @@ struct ActivationBackward {
   T* grad_bias;          // [cols], or null
 };
 
+// Softmax cross-entropy of scores x against classes y, with weights w of the classes (1 if there are none) and
+// smoothing s:
+//   loss = (1 - s) w[y] (L - x[y]) + s / classes sum_c w[c] (L - x[c]),   L = log sum_c exp x[c];   0 if y is
+//   ignored d loss / d x[c] = ((1 - s) w[y] + s / classes sum w) exp(x[c] - L) - (1 - s) w[y] [c = y] - s /
+//   classes w[c]
+// Kept for the backward is what L is made of: the largest score and the sum of exp(x - largest).
+struct CrossEntropyProblem {
+  int64_t rows, classes;
+  int64_t ignored;  // the y that does not count; any other is in [0, classes)
+  double smoothing;
+};
+
+template <class T>
+struct CrossEntropyForward {
+  CrossEntropyProblem p;
+  const T* scores;        // [rows, classes]
+  const int64_t* target;  // [rows]
+  const T* weight;        // [classes], or null
+  T* losses;              // [rows]
+  T* kept;                // [2, rows]: the largest scores, then the sums; or null
+};
+
+template <class T>
+struct CrossEntropyBackward {
+  CrossEntropyProblem p;
+  const T* scores;        // as forward
+  const int64_t* target;  // as forward
+  const T* weight;        // as forward
+  const T* kept;          // of forward
+  const T* grad_losses;   // [rows], or [1]: the same for all
+  int64_t grad_step;      // 1 or 0, as there are many or one
+  T scale;                // of grad_losses
+  T* grad_scores;         // [rows, classes]
+};
+
 // Adam (Kingma, Ba 2015), with AMSGrad's maximum (Reddi et al. 2018) or decoupled decay (AdamW; Loshchilov, Hutter
 // 2019), as torch.optim orders the operations:
 //   g = grad (negated to maximise) + decay w          decoupled: w -= lr decay w instead
@@ -74,6 +109,8 @@ template <class T>
 struct ElementwiseKernels {
   void (*activation)(const ActivationForward<T>&, const Parallel&);
   void (*activation_backward)(const ActivationBackward<T>&, const Parallel&);
+  void (*cross_entropy)(const CrossEntropyForward<T>&, const Parallel&);
+  void (*cross_entropy_backward)(const CrossEntropyBackward<T>&, const Parallel&);
   void (*adam)(const AdamStep<T>&, const Parallel&);
   void (*sgd)(const SgdStep<T>&, const Parallel&);
 };

@@ -9,6 +9,7 @@
 // Adam reads four arrays and writes three: its square root and division hide behind that traffic (measured: no
 // faster without them), so they are exact. The loops are plain, the compiler vectorises them.
 #include "../common/elementwise.h"
+#include "cross_entropy.h"
 #include "elementwise_kernels.h"
 #include "gemm_tile.h"
 #include "simd_math.h"
@@ -217,7 +218,12 @@ void sgd(const SgdStep<T>& s, const Parallel& par) {
 
 template <class T>
 constexpr ElementwiseKernels<T> kernels() {
-  return {activation_forward<T>, activation_backward<T>, adam<T>, sgd<T>};
+  return {activation_forward<T>,
+          activation_backward<T>,
+          cross_entropy_forward<T>,
+          cross_entropy_backward<T>,
+          adam<T>,
+          sgd<T>};
 }
 
 constexpr ElementwiseFamily kFamily = {kernels<float>(), kernels<double>()};

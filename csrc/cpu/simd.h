@@ -162,15 +162,15 @@ CISDL_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {
   return mask ? a : b;
 }
 
-// Sum of all lanes, in a fixed order.
-// The larger; a NaN in v stays.
+// Lane by lane the larger of v and `least`;
+// a NaN in v stays.
 template <class T>
 CISDL_INLINE Vec<T> at_least(Vec<T> v, Vec<T> least) {
   return v < least ? least : v;
 }
 
 template <class T>
-CISDL_INLINE T sum_lanes(Vec<T> v) {
+CISDL_INLINE T sum_lanes(Vec<T> v) {  // in a fixed order
   alignas(kVecBytes) T lanes[kWidth<T>];
   store(lanes, v);
   for (int step = kWidth<T> / 2; step > 0; step /= 2)

@@ -1,9 +1,14 @@
 #include "large_blocks.h"
 
+#include "keep_memory.h"
+
 #include <c10/util/Exception.h>
 
 #include <cstdlib>
 #include <mutex>
+#include <stdexcept>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #if __has_include(<sys/mman.h>)
@@ -72,7 +77,7 @@ class LargeBlocks final : public c10::Allocator {
       blocks->kept_.push_back(block);
       blocks->kept_bytes_ += block->bytes;
     }
-    blocks->release_down_to(kMostBytesKept);
+    blocks->release_down_to(keeps_memory() ? kMostBytesKept : 0);
   }
 
   void release_down_to(size_t bytes) {
@@ -88,6 +93,17 @@ class LargeBlocks final : public c10::Allocator {
 };
 
 }  // namespace
+
+bool keeps_memory() {
+  static const bool keeps = [] {
+    const char* text = std::getenv("CISDL_KEEP_MEMORY");
+    const std::string_view keep = text && *text ? text : "1";
+    if (keep != "0" && keep != "1")
+      throw std::invalid_argument("CISDL_KEEP_MEMORY: expected 0 or 1, got " + std::string(keep));
+    return keep == "1";
+  }();
+  return keeps;
+}
 
 // Never destroyed: tensors may outlive every static object.
 c10::Allocator* large_blocks() {

@@ -163,6 +163,25 @@ def _adaptive_pool(dtype: torch.dtype, grad: bool) -> list[Sample]:
     ]
 
 
+def _cross_entropy(dtype: torch.dtype, grad: bool) -> list[Sample]:
+    inputs: dict[str, Any] = {
+        "input": _t(4, 5, dtype=dtype, grad=grad),
+        "target": torch.tensor([0, 4, -100, 2]),
+    }
+    inputs["weight"] = _t(5, dtype=dtype).abs()
+    options = {"reduction": 1, "ignore_index": -100, "label_smoothing": 0.1}
+    x = inputs["input"].detach()
+    largest = x.amax(1)
+    saved = inputs | {"input": x, "kept": torch.stack([largest, (x - largest[:, None]).exp().sum(1)])}
+    return [
+        Sample("cross_entropy", inputs | options),
+        Sample("cross_entropy_training", inputs | {"input": x} | options),
+        Sample(
+            "cross_entropy_backward", {"grad_output": _t(4, dtype=dtype)} | saved | options | {"reduction": 0}
+        ),
+    ]
+
+
 def _lstm_cell(dtype: torch.dtype, grad: bool) -> list[Sample]:
     inputs = {
         "input": _t(3, 4, dtype=dtype, grad=grad),
@@ -321,6 +340,7 @@ def samples(dtype: torch.dtype = torch.float32, grad: bool = False) -> list[Samp
         _conv_transpose2d,
         _pool,
         _adaptive_pool,
+        _cross_entropy,
         _lstm_cell,
         _cells,
         _layers,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -196,3 +199,30 @@ def test_large_results_take_the_memory_of_those_freed() -> None:
     assert len({one.data_ptr() for one in kept}) == 5
     for value, one in enumerate(kept):
         assert (one == value).all()
+
+
+FREED = """
+import resource
+import torch, cisdl_ops
+
+x, w, g = torch.ones(1, 2304), torch.zeros(4096, 2304), torch.ones(1, 4096)
+for _ in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ops.cisdl.linear_backward(g, x, w, [False, True, False])
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults)
+"""
+
+
+def test_freed_memory_is_given_back_on_demand() -> None:
+    """Pages that are taken from the system anew are faulted in again."""
+
+    def python(keep: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "CISDL_KEEP_MEMORY": keep}
+        command = [sys.executable, "-c", FREED]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    kept, given_back = (int(python(keep).stdout) for keep in ("", "0"))
+    assert kept < 8 <= given_back
+    refused = python("no")
+    assert "CISDL_KEEP_MEMORY: expected 0 or 1, got no" in refused.stderr
