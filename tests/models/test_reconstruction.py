@@ -164,11 +164,12 @@ def test_a_denoising_autoencoder_beats_the_wiener_filter(noise: float, tmp_path:
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("code", [2, 8, 16, 32])
-def test_the_whole_training_widens_the_gap_to_pca(code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("code", "share"), [(2, 0.7), (8, 0.6), (16, 0.6), (32, 1.0)])
+def test_the_whole_training_widens_the_gap_to_pca(code: int, share: float, tmp_path: Path) -> None:
+    """32 numbers for 64 pixels leave little to win."""
     outcome = trained("autoencoder", tmp_path, options=DEFAULTS["autoencoder"] | {"code": code})
     (linear,) = outcome.baselines.values()
-    assert outcome.evaluation.loss < 0.9 * linear.loss
+    assert outcome.evaluation.loss < share * linear.loss
 
 
 @pytest.mark.models
