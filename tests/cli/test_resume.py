@@ -24,15 +24,17 @@ SHORT: dict[str, list[str]] = {
     "alexnet": ["--limit", "40", "--batch-size", "16"],
     "autoencoder": ["--limit", "200"],
     "denoising-autoencoder": ["--limit", "100", "--width", "4"],
+    "gan": ["--limit", "100", "--hidden", "16"],
     "lenet": ["--limit", "200"],
     "mlp": ["--limit", "200", "--optimizer", "momentum"],
 }
-"""A few steps of each kind of model: dropout, noise, moments, momentum."""
+"""A few steps of each kind of model: dropout, noise, moments, momentum, two optimisers."""
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cisdl.report.plots.draw", lambda *_: None)
+    monkeypatch.setattr("cisdl.tasks.referee.STEPS", 2)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:

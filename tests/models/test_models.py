@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from cisdl import backend
+from cisdl import backend, tasks
 from cisdl.errors import UsageError
 from cisdl.models import registry
 from cisdl.models.options import ACTIVATIONS, POOLINGS
 from cisdl.models.recurrent import CELLS, RowClassifier
 from cisdl.report.layers import layers
+from cisdl.tasks.classification import Classification
+from cisdl.training.config import configure
 from cisdl.training.loop import Outcome
 from torch import nn
 
@@ -209,3 +211,52 @@ def test_sixteen_hidden_units_reach_the_courses_figures(activation: str, goal: f
         folder.mkdir()
         reached.append(accuracy(trained("mlp", folder, seed=seed, **settings)))
     assert statistics.mean(reached) > goal - 0.025
+
+
+@pytest.mark.models
+def test_alexnet_reaches_its_goal_on_digits(tmp_path: Path) -> None:
+    found = trained("alexnet", tmp_path).evaluation.as_dict()
+    assert found["total"] == 360
+    assert found["correct"] >= 353
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet"])
+def test_dropout_leaves_out_only_while_it_trains(name: str) -> None:
+    """Equal seeds, equal weights: with --dropout the model is the same one when it is asked."""
+    images = torch.randn(4, *SHAPES[name])
+    plain, dropping = build(name), build(name, dropout=0.5)
+    assert not torch.equal(dropping(images), dropping(images))
+    torch.testing.assert_close(dropping.eval()(images), plain(images))
+
+
+def test_an_epochs_loss_is_the_mean_over_examples(tmp_path: Path) -> None:
+    """1077 images in batches of 1000 and 77: a mean of the two batches' means would weigh 77 as 1000."""
+    import json
+
+    entry = registry.get("mlp")
+    task = tasks.load(entry, configure(entry, epochs=1, batch_size=1000, backend="torch"))
+    assert isinstance(task, Classification)
+    torch.manual_seed(0)
+    model = task.build(backend.get("torch"))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    total = 0.0
+    for images, labels in task.batches(1):
+        loss = nn.functional.cross_entropy(model(images), labels, reduction="sum")
+        total += float(loss.detach())
+        optimizer.zero_grad()
+        (loss / len(labels)).backward()
+        optimizer.step()
+    trained("mlp", tmp_path, epochs=1, batch_size=1000, backend="torch")
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row["train_loss"] == pytest.approx(total / 1077, rel=1e-6)
+
+
+def test_batches_are_shuffled() -> None:
+    """In the order of the file, or in one order for all epochs, mini-batches would repeat themselves."""
+    entry = registry.get("mlp")
+    task = tasks.load(entry, configure(entry))
+    assert isinstance(task, Classification)
+    orders = [torch.cat([labels for _, labels in task.batches(epoch)]) for epoch in (1, 2)]
+    file_order = task.images.train.labels
+    assert len({tuple(order.tolist()) for order in (*orders, file_order)}) == 3
+    assert all(torch.equal(order.sort().values, file_order.sort().values) for order in orders)

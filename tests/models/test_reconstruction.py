@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tests.models.training import trained
 
 TORCH = backend.get("torch")
+DEFAULTS = {name: dict(registry.get(name).options) for name in ("autoencoder", "denoising-autoencoder")}
 
 
 def task_of(name: str, **given: object) -> Reconstruction:
@@ -160,3 +161,20 @@ def test_an_autoencoder_beats_pca(code: int, tmp_path: Path) -> None:
 def test_a_denoising_autoencoder_beats_the_wiener_filter(noise: float, tmp_path: Path) -> None:
     outcome = trained("denoising-autoencoder", tmp_path, options={"width": 16, "noise": noise}, epochs=20)
     assert outcome.evaluation.loss < outcome.baselines["Wiener filter"].loss
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(("code", "share"), [(2, 0.7), (8, 0.6), (16, 0.6), (32, 1.0)])
+def test_the_whole_training_widens_the_gap_to_pca(code: int, share: float, tmp_path: Path) -> None:
+    """32 numbers for 64 pixels leave little to win."""
+    outcome = trained("autoencoder", tmp_path, options=DEFAULTS["autoencoder"] | {"code": code})
+    (linear,) = outcome.baselines.values()
+    assert outcome.evaluation.loss < share * linear.loss
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("noise", [0.1, 0.2, 0.3, 0.5])
+def test_the_whole_training_widens_the_gap_to_the_wiener_filter(noise: float, tmp_path: Path) -> None:
+    options = DEFAULTS["denoising-autoencoder"] | {"noise": noise}
+    outcome = trained("denoising-autoencoder", tmp_path, options=options)
+    assert outcome.evaluation.loss < 0.9 * outcome.baselines["Wiener filter"].loss

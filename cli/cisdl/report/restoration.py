@@ -28,10 +28,14 @@ def stretched(images: Tensor) -> Tensor:
 def draw(path: Path, title: str, rows: Mapping[str, Tensor]) -> None:
     """`rows`: a name and images (count, C, H, W) in [0, 1] each; the first is what the others should be.
 
-    Under each image stands its peak signal-to-noise ratio against the first row's.
+    Under each image stands its peak signal-to-noise ratio against the first row's. Those shown are equally
+    spaced among all: neighbours may be alike.
     """
+    count = len(next(iter(rows.values())))
+    columns = min(COLUMNS, count)
+    places = np.linspace(0, count - 1, columns).round().astype(int)
+    rows = {name: images[places] for name, images in rows.items()}
     target = next(iter(rows.values()))
-    columns = min(COLUMNS, len(target))
     with style.figure(path, 1.05 * columns + 1.4, 1.32 * len(rows) + 0.5, title) as fig:
         grid = fig.subplots(len(rows), columns, squeeze=False)
         for line, (name, images) in zip(grid, rows.items(), strict=True):
