@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("cisdl.commands.predict:predict", "Ask a run about texts or images."),
     "sample": ("cisdl.commands.sample:sample", "Let a run make new texts or images."),
     "query": ("cisdl.commands.query:query", "Ask a run's word vectors for neighbours and analogies."),
+    "report": ("cisdl.commands.report:report", "Write one HTML page of a run, or of several side by side."),
     "bench": ("cisdl.commands.bench:bench", "Time our kernels and models against torch's, verified first."),
     "check": ("cisdl.commands.check:check", "Compare every kernel with its plain reference."),
     "ls": ("cisdl.commands.ls:ls", "List models, data sets, runs or kernels."),

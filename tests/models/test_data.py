@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cisdl.data import digits, idx
+from cisdl.data.augment import augmented, flipped, shifted
 from cisdl.data.batches import batch_count, batches, permutation
 from cisdl.data.images import ImageData, Part
 
@@ -143,3 +144,28 @@ def test_the_order_depends_on_seed_and_epoch_only() -> None:
     assert tuple(permutation(50, 2, 3).tolist()) == orders[2, 3]
     # Seeds that agree in their low 32 bits are different seeds.
     assert not torch.equal(permutation(50, 1, 1), permutation(50, 1 + 2**32, 1))
+
+
+def test_shifted_images_are_moved_and_not_mixed() -> None:
+    """Image n holds n in every pixel but one, which is found again within two pixels."""
+    images = torch.arange(200.0)[:, None, None, None].repeat(1, 2, 28, 30)
+    images[:, :, 10, 20] = -1
+    moved = shifted(images, np.random.default_rng(0))
+    assert moved.shape == images.shape
+    places = (moved[:, 0] == -1).nonzero()
+    assert places[:, 0].tolist() == list(range(200))
+    assert {int(row) - 10 for row in places[:, 1]} == {-2, -1, 0, 1, 2}
+    assert {int(column) - 20 for column in places[:, 2]} == {-2, -1, 0, 1, 2}
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    assert bool((moved.flatten(1).amax(1) == torch.arange(200.0)).all())
+
+
+def test_flipped_images_are_mirrored_by_chance() -> None:
+    images = torch.randn(400, 1, 4, 5)
+    seen = flipped(images, np.random.default_rng(0))
+    same = [torch.equal(a, b) for a, b in zip(images, seen, strict=True)]
+    assert 160 < sum(same) < 240
+    assert all(torch.equal(b, a if s else a.flip(2)) for a, b, s in zip(images, seen, same, strict=True))
+    assert augmented(images, "none", np.random.default_rng(0)) is images
+    twice = [augmented(images, "both", np.random.default_rng(3)) for _ in range(2)]
+    assert torch.equal(*twice)

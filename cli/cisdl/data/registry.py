@@ -103,6 +103,24 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        # patterns
+        DataEntry(
+            "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
+            bundled="drawn by the run's seed",
+        ),
+        # sequences: the task makes them, by its options
+        DataEntry(
+            "adding", "two marked numbers of a sequence to add", kind="sequences", reader="sequences",
+            bundled="generated",
+        ),
+        DataEntry(
+            "copy", "ten symbols to repeat after a pause", kind="sequences", reader="sequences",
+            bundled="generated",
+        ),
+        DataEntry(
+            "echo", "bits to repeat some steps later", kind="sequences", reader="sequences",
+            bundled="generated",
+        ),
         # sentences
         DataEntry(
             "opinions", "3,000 sentences of a small grammar, positive or negative", kind="sentences",

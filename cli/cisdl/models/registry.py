@@ -37,7 +37,7 @@ class ModelEntry:
     lr: Mapping[str, float]
     """The default learning rate of each optimizer that can train it."""
     schedule: str = "constant"
-    """How the learning rate goes on from there: "constant", or "cosine" to zero."""
+    """How the learning rate goes on from there: "constant", or "linear" or "cosine" to zero."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The model's own options and their defaults, by the name they have in `options.OPTIONS`."""
     image_size: int | None = None
@@ -93,7 +93,7 @@ MODELS: dict[str, ModelEntry] = {
             batch_size=32,
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
-            options={"hidden": (128, 64), "activation": "relu"},
+            options={"hidden": (128, 64), "activation": "relu", "dropout": 0.0, "augment": "none"},
         ),
         ModelEntry(
             "autoencoder",
@@ -130,7 +130,7 @@ MODELS: dict[str, ModelEntry] = {
             batch_size=32,
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 1e-3},
-            options={"activation": "relu", "pooling": "max"},
+            options={"activation": "relu", "pooling": "max", "dropout": 0.0, "augment": "none"},
             image_size=28,
         ),
         ModelEntry(
@@ -143,8 +143,76 @@ MODELS: dict[str, ModelEntry] = {
             optimizer="adam",
             lr={"sgd": 1e-2, "momentum": 1e-2, "adam": 3e-4},
             schedule="cosine",
-            options={"dropout": 0.5},
+            options={"dropout": 0.5, "augment": "none"},
             image_size=64,
+        ),
+        # generative models
+        ModelEntry(
+            "gan",
+            week=4,
+            title="generative adversarial network: a generator against a discriminator, MLP or DCGAN",
+            tasks=("generation",),
+            epochs=200,
+            batch_size=32,
+            optimizer="adam",
+            lr={"adam": 5e-4},
+            schedule="cosine",
+            options={"architecture": "mlp", "hidden": (256, 256), "width": 32, "latent": 32},
+            scale="unit",
+        ),
+        # word vectors
+        ModelEntry(
+            "word2vec",
+            week=5,
+            title="word2vec: word vectors from predicting a word by its neighbours (skip-gram, CBOW)",
+            tasks=("word2vec",),
+            epochs=30,
+            batch_size=10_000,
+            optimizer="sgd",
+            lr={"sgd": 0.025},
+            schedule="linear",
+            options={
+                "algorithm": "skip-gram",
+                "dim": 100,
+                "window": 5,
+                "negative": 5,
+                "shared_negatives": False,
+                "sample": 1e-3,
+                "min_count": 5,
+                "word_eval": "word-eval",
+            },
+            data="manual",
+        ),
+        ModelEntry(
+            "glove",
+            week=5,
+            title="GloVe: word vectors from how often words are neighbours in all of a text",
+            tasks=("glove",),
+            epochs=30,
+            batch_size=10_000_000,
+            optimizer="adagrad",
+            lr={"adagrad": 0.05},
+            options={"dim": 100, "window": 10, "x_max": 10.0, "min_count": 5, "word_eval": "word-eval"},
+            data="manual",
+        ),
+        # associative memory
+        ModelEntry(
+            "hopfield",
+            week=6,
+            title="Hopfield network: an associative memory that finds a pattern again from a spoilt copy",
+            tasks=("image_recall", "recall"),
+            epochs=1,
+            batch_size=1,
+            optimizer="sgd",
+            lr={"sgd": 1.0},
+            options={
+                "rule": "projection",
+                "stored": 10,
+                "flips": 0.1,
+                "update": "asynchronous",
+                "sweeps": 15,
+            },
+            scale="raw",
         ),
         # recurrent classifiers of texts, or of images row by row
         *(
@@ -152,12 +220,12 @@ MODELS: dict[str, ModelEntry] = {
                 name,
                 week=6,
                 title=f"{name.upper()} that reads a text by words, or an image by rows, and classifies it",
-                tasks=("text_classification", "classification"),
+                tasks=("text_classification", "classification", "sequences"),
                 epochs=20,
                 batch_size=32,
                 optimizer="adam",
                 lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
-                options=TEXT_CLASSIFIER,
+                options=TEXT_CLASSIFIER | {"length": 30, "lag": 5, "truncate": 0, "memory": 0},
                 data="opinions",
                 clip_norm=5.0,
             )
@@ -208,6 +276,33 @@ MODELS: dict[str, ModelEntry] = {
             },
             data="numbers",
             clip_norm=5.0,
+        ),
+        # recurrent networks on sequences
+        ModelEntry(
+            "elman",
+            week=6,
+            title="Elman's network: the hidden layer sees what it was a step ago",
+            tasks=("sequences", "classification"),
+            epochs=10,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
+            options={"hidden": (64,), "length": 30, "lag": 5, "truncate": 0},
+            data="echo",
+            clip_norm=1.0,
+        ),
+        ModelEntry(
+            "jordan",
+            week=6,
+            title="Jordan's network: the hidden layer sees what the network answered a step ago",
+            tasks=("sequences", "classification"),
+            epochs=10,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
+            options={"hidden": (64,), "length": 30, "lag": 2, "truncate": 0},
+            data="echo",
+            clip_norm=1.0,
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from cisdl.tasks.base import Curve
 
 WIDE_RANGE = 20.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
+LINE = 150
+"""Characters of the footer that fit under the panels."""
 
 
 def draw(
@@ -32,15 +35,24 @@ def draw(
         panel(left, epochs, best_epoch, metrics, Curve("loss", f"loss ({loss_name})"))
         losses = [row[f"{part}_loss"] for row in metrics for part in ("train", "validation")]
         if min(losses) > 0 and max(losses) / min(losses) > WIDE_RANGE:
-            left.set_yscale("log")
-            left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            left.yaxis.set_minor_formatter(NullFormatter())
+            logarithmic(left)
         else:
             left.set_ylim(bottom=0)
         panel(right, epochs, best_epoch, metrics, score)
-        # One legend speaks for both panels; the lower right of a score that grows is always free.
-        right.legend(*left.get_legend_handles_labels(), frameon=False, loc="lower right")
-        fig.supxlabel(footer, x=0.012, ha="left", fontsize=9, color=style.FAINT)
+        scores = [row[f"validation_{score.key}"] for row in metrics]
+        falls = scores[-1] < scores[0]
+        if min(scores) > 0 and scores[0] > WIDE_RANGE * scores[-1]:
+            logarithmic(right)
+        # One legend speaks for both panels; that corner of a score that grows, or falls, is always free.
+        corner = "upper right" if falls else "lower right"
+        right.legend(*left.get_legend_handles_labels(), frameon=False, loc=corner)
+        fig.supxlabel(textwrap.fill(footer, LINE), x=0.012, ha="left", fontsize=9, color=style.FAINT)
+
+
+def logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def panel(

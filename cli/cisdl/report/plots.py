@@ -29,4 +29,4 @@ def draw(task: Task, model: nn.Module, folder: RunFolder, outcome: Outcome) -> N
         loss_name=task.loss_name,
         score=task.score,
     )
-    task.draw(model, outcome.evaluation, Pictures(plots, title, outcome.judged_on))
+    task.draw(model, outcome.evaluation, Pictures(plots, title, outcome.judged_on, folder.metrics))

@@ -78,6 +78,8 @@ class Pictures(NamedTuple):
     """The model and the data."""
     judged_on: str
     """The part that the kept epoch was judged on."""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    """The rows of metrics.csv."""
 
 
 class Curve(NamedTuple):
@@ -185,6 +187,10 @@ class Task(ABC):
     def baselines(self, part: str) -> Mapping[str, Evaluation]:
         """What methods without a neural network make of a part of the data."""
         return {}
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write what the kept model is good for besides best.pt into the run's folder."""
+        return
 
     @abstractmethod
     def draw(self, model: nn.Module, evaluation: Evaluation, pictures: Pictures) -> None:

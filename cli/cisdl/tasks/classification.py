@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cisdl.backend import Backend
+from cisdl.data.augment import augmented
 from cisdl.data.batches import batches
 from cisdl.data.images import Part
 from cisdl.models.alexnet import AlexNet
@@ -68,7 +70,10 @@ class Classification(ImageTask):
         return self.entry.build(ops, shape=self.shape, classes=len(self.class_names), **self.option)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return batches(self.images.train, self.config.batch_size, self.config.seed, epoch)
+        generator = np.random.default_rng([self.config.seed, epoch, 1])
+        how = self.option.get("augment", "none")
+        for images, labels in batches(self.images.train, self.config.batch_size, self.config.seed, epoch):
+            yield augmented(images, how, generator), labels
 
     def step(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Step:
         images, labels = batch
@@ -84,7 +89,7 @@ class Classification(ImageTask):
         from cisdl.report import confusion, convolutions, mistakes
 
         assert isinstance(evaluation, Classified)
-        folder, title, judged_on = pictures
+        folder, title, judged_on = pictures.folder, pictures.title, pictures.judged_on
         part, scores, names = self.images.parts()[judged_on], evaluation.scores, self.class_names
         predicted = scores.argmax(1)
         counts = confusion.matrix(part.labels.numpy(), predicted.numpy(), len(names))

@@ -322,7 +322,7 @@ class TaggingTask(Task, Predicts):
         from cisdl.report import confusion
 
         assert isinstance(evaluation, Tagging)
-        folder, title, judged_on = pictures
+        folder, title, judged_on = pictures.folder, pictures.title, pictures.judged_on
         there = [tag for sentence in self.sentences.parts()[judged_on] for tag in sentence.tags]
         answered = [tag for tags in evaluation.tags for tag in tags]
         frequent = [tag for tag, _ in Counter(there).most_common(TAGS_DRAWN)]

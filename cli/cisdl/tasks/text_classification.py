@@ -212,7 +212,7 @@ class TextClassification(Task, Predicts):
         from cisdl.report import confusion, gates
 
         assert isinstance(evaluation, Classified)
-        folder, title, judged_on = pictures
+        folder, title, judged_on = pictures.folder, pictures.title, pictures.judged_on
         texts, names = self.encoded[judged_on], self.class_names
         predicted = evaluation.scores.argmax(1).numpy()
         counts = confusion.matrix(np.array(texts.labels), predicted, len(names))

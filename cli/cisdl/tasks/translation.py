@@ -282,7 +282,7 @@ class Translation(Task, Predicts):
         """Where the decoder looked while it wrote some of the answers."""
         from cisdl.report import attention
 
-        folder, title, judged_on = pictures
+        folder, title, judged_on = pictures.folder, pictures.title, pictures.judged_on
         pairs = self.pairs.parts()[judged_on]
         longest_first = sorted(pairs[:200], key=lambda pair: -len(pair.source))
         sources = [pair.source for pair in longest_first[: len(pairs[:200]) // 2 : 25][:4] or pairs[:1]]
