@@ -68,6 +68,8 @@ def test_a_run_leaves_a_complete_folder(model: str, backend: str, cisdl: Command
     assert rows[1]["train_loss"] < rows[0]["train_loss"]
 
     pictures = {"curves.png", "confusion.png", "mistakes.png"}
+    if model == "mlp":
+        pictures |= {"optimizer_paths.png"}
     if model == "lenet":
         pictures |= {"filters.png", "feature_maps.png"}
     assert {path.name for path in (run / "plots").iterdir()} == pictures

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from cisdl.data.images import ImageData, Part
 from cisdl.errors import DataError
 from cisdl.models.alexnet import AlexNet
 from cisdl.models.lenet import LeNet
+from cisdl.models.mlp import MLP
 from cisdl.models.registry import ModelEntry
 from cisdl.tasks.base import Curve, Evaluation, Pictures, Prediction, Predicts, Step
 from cisdl.tasks.images import ImageTask
@@ -96,6 +99,15 @@ class Classification(ImageTask, Predicts):
     def evaluate(self, model: nn.Module, part: str) -> Classified:
         return classify(model, self.images.parts()[part])
 
+    def draw_optimizers(self, folder: Path) -> None:
+        """How the course's optimisers differ, on a surface that can be drawn."""
+        from cisdl.report import optimizer_paths
+
+        optim: Any = torch.optim
+        if self.config.backend == "cisdl":
+            from cisdl_ops import optim
+        optimizer_paths.draw(folder / "optimizer_paths.png", optim)
+
     def draw(self, model: nn.Module, evaluation: Evaluation, pictures: Pictures) -> None:
         """Which classes are taken for which, the worst mistakes, and what convolutions learned."""
         from cisdl.report import confusion, convolutions, mistakes
@@ -108,6 +120,8 @@ class Classification(ImageTask, Predicts):
         heading = f"{title}: {evaluation.correct:,} of {evaluation.total:,} {judged_on} images right"
         confusion.draw(folder / "confusion.png", heading, counts, names)
         mistakes.draw(folder / "mistakes.png", title, part.images, scores, part.labels, names)
+        if isinstance(model, MLP):
+            self.draw_optimizers(folder)
         filters = f"{title}: the filters it learned"
         if isinstance(model, AlexNet):
             weight = model.state_dict()["features.0.weight"]
