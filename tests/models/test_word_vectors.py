@@ -222,6 +222,9 @@ def test_windows_end_with_the_sentence() -> None:
     centres, contexts = windows(np.array([0, 1, -1, 2, -1, -1, 3, 4, 5]), 1, np.random.default_rng(0))
     assert centres.tolist() == [0, 1, 3, 4, 5]  # 2 has no neighbour
     assert contexts.tolist() == [[-1, 1], [0, -1], [-1, 4], [3, 5], [4, -1]]
+    sentences = np.array([0, 0, -1, 1, -1, 2, 2, 2, -1] * 50)  # a window of 5 reaches beyond each of them
+    centres, contexts = windows(sentences, 5, np.random.default_rng(0))
+    assert ((contexts < 0) | (contexts == centres.unsqueeze(1))).all()
 
 
 def test_the_rate_falls_all_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
