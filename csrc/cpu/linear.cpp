@@ -22,8 +22,8 @@ namespace {
 // Batches up to which `stream` wins (see its conditions). Those of 16 registers are their own.
 constexpr int64_t kFewRows = kNumRegisters == 32 ? 3 : 8;
 constexpr int64_t kShortSum = kNumRegisters == 32 ? 4 : 8;
-// Weights that certainly come from memory.
-constexpr int64_t kMemoryBytes = 32 << 20;
+// Weights that certainly come from memory, and the batches there.
+constexpr int64_t kMemoryBytes = 32 << 20, kMemoryRows = 4;
 
 template <class Args>
 bool always(const Args&) {
@@ -72,13 +72,14 @@ void forward_plain(const LinearForward<T>& f, const Parallel& par) {
 
 // --------------------------------------------------------------------------------------- gradient of x
 
-// One row; up to three where the weights stay in L2; up to kMaxStreamRows where they come from memory, which is
-// read in longer runs. Measured with 32 registers: else packed_gemm, which does not pack for so few rows either,
-// is 1.1 to 1.7 times as fast; with 64 MiB of weights stream is 1.4 times as fast for 16 rows.
+// One row; up to three where the weights stay in L2, up to kMemoryRows where they come from memory. Measured with
+// 32 registers: else packed_gemm, which does not pack for so few rows either, is 1.1 to 1.7 times as fast. With 36
+// to 144 MiB of weights stream is 1.0 to 1.2 times as fast for up to 4 rows (16 registers: 1.0 to 1.8),
+// packed_gemm up to 1.7 times for 6 and 8.
 template <class T>
 bool backward_input_stream_applicable(const LinearBackwardInput<T>& f) {
   const int64_t bytes = f.p.in_features * f.p.out_features * static_cast<int64_t>(sizeof(T));
-  const int64_t most = bytes <= kL2Bytes ? kFewRows : bytes >= kMemoryBytes ? kMaxStreamRows : 1;
+  const int64_t most = bytes <= kL2Bytes ? kFewRows : bytes >= kMemoryBytes ? kMemoryRows : 1;
   return f.p.out_features > 0 && f.p.batch <= most;
 }
 
