@@ -167,9 +167,19 @@ def read(what: str, data_dir: str | None) -> str:
 def counts_of(what: str, data_dir: str | None) -> dict[str, int]:
     from cisdl.data import registry
 
-    kind = registry.kind_of(what, data_dir, list(registry.KINDS))
-    loaded: Any = registry.load(what, data_dir, 0, kind)
-    return dict(loaded.counts)
+    registry.find(what, data_dir, list(registry.KINDS))
+    refused: DataError | None = None
+    for kind in registry.KINDS:  # a .txt file may be tagged, pairs, or just a text
+        try:
+            registry.find(what, data_dir, [kind])
+        except (DataError, UsageError):
+            continue
+        try:
+            return dict(registry.load(what, data_dir, 0, kind).counts)
+        except DataError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
 
 
 def in_words(counts: Any) -> str:
