@@ -143,7 +143,7 @@ def test_the_decoder_is_given_the_symbol_before_the_one_it_is_asked_for() -> Non
 
 
 @pytest.mark.parametrize("ops", BACKENDS)
-@pytest.mark.parametrize("changed", [{}, {"attention": False}, {"cell": "GRU", "layers": 2}])
+@pytest.mark.parametrize("changed", [{}, {"attention": False}, {"cell": "gru", "layers": 2}])
 def test_padding_changes_no_answer(changed: dict[str, object], ops: str) -> None:
     task = task_of(limit=100, options=options(**changed))
     model = model_of(task, ops)
@@ -176,7 +176,7 @@ def test_greedy_answers_are_those_of_teacher_forcing_on_themselves(attention: bo
         assert looked is None
 
 
-@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_both_backends_have_equal_weights_losses_and_gradients(cell: str) -> None:
     task = task_of(limit=100, options=options(cell=cell))
     batch = next(iter(task.batches(1)))
@@ -196,7 +196,7 @@ def test_both_backends_have_equal_weights_losses_and_gradients(cell: str) -> Non
 
 
 def test_shapes_and_parameters_are_those_of_the_formulas() -> None:
-    model = EncoderDecoder(backend.get("torch"), "LSTM", 9, 7, 5, 8, 1, 0.0, attention=True)
+    model = EncoderDecoder(backend.get("torch"), "lstm", 9, 7, 5, 8, 1, 0.0, attention=True)
     encoder = 2 * 4 * (4 * 5 + 4 * 4 + 2 * 4)
     decoder = 4 * (8 * 5 + 8 * 8 + 2 * 8)
     expected = 9 * 5 + 7 * 5 + encoder + decoder + 8 * 8 + (16 * 8 + 8) + (8 * 7 + 7)

@@ -18,7 +18,7 @@ AUGMENTATIONS = ("none", "shift", "flip", "both")
 ARCHITECTURES = ("mlp", "dcgan")
 RULES = ("hebb", "projection")
 UPDATES = ("asynchronous", "synchronous")
-CELLS = ("LSTM", "GRU", "RNN")
+CELLS = ("lstm", "gru", "elman")
 SUMMARIES = ("last", "mean", "max")
 
 COUNT = click.IntRange(min=1)
