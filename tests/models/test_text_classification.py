@@ -208,6 +208,25 @@ def test_a_trained_classifier_answers_what_it_never_saw(name: str, tmp_path: Pat
         task.open(str(path), None)
 
 
+def test_embeddings_can_start_from_word_vectors(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("3 4\ngreat 1 0 -1 0\nstrange 1 1 1 1\nfilm 0 2 0 -2\n")
+    given = dict(registry.get("lstm").options) | {"embedding": 4, "vectors": str(path)}
+    task = task_of(options=given)
+    model = task.build(backend.get("torch"))
+    assert isinstance(model, TextClassifier)
+    great, film = (model.embedding.weight[task.vocabulary.number(word)] for word in ("great", "film"))
+    assert great[0].item() > 0
+    assert great.tolist() == pytest.approx([great[0].item(), 0, -great[0].item(), 0])
+    assert film[1].item() == pytest.approx(2 * great[0].item())
+    assert len(task.vectors) == 2
+    assert "2 start from" in task.describe()["words"]
+    with pytest.raises(UsageError, match=r"--embedding: expected 4 as .*vectors\.txt has, got 5"):
+        task_of(options=given | {"embedding": 5})
+    with pytest.raises(DataError, match="expected word vectors in word2vec's text format"):
+        task_of(options=given | {"vectors": str(tmp_path / "none.txt")})
+
+
 @pytest.mark.models
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_the_default_learns_the_grammar(name: str, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ OPTIONS: dict[str, Option] = {
     # texts and sequences
     "embedding": Option("Numbers that stand for a word", COUNT, "N"),
     "layers": Option("Recurrent layers, one on the other", COUNT, "N"),
+    "vectors": Option("Word vectors to start from", click.STRING, "PATH"),
     "columns": Option("Read what the file gives of a word, too", click.BOOL),
     "spelling": Option("States of a word's letters, in each direction", COUNT, "N"),
     "bidirectional": Option("Read in both directions", click.BOOL),

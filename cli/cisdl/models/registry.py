@@ -71,6 +71,7 @@ class ModelEntry:
 TEXT_CLASSIFIER: dict[str, Any] = {
     "hidden": (128,),
     "embedding": 100,
+    "vectors": None,
     "layers": 1,
     "bidirectional": False,
     "dropout": 0.2,

@@ -177,7 +177,7 @@ class TaggingTask(Task, Predicts):
         self.tags = tuple(facts["tags"])
         self.vocabulary = Vocabulary(tuple(facts["vocabulary"]))
         self.letters = Vocabulary(tuple(facts["letters"]))
-        self.given = Vocabulary(tuple(facts["given"])) if facts["given"] else None
+        self.given = Vocabulary(tuple(facts["given"])) if facts.get("given") else None
 
     def open(self, data: str, data_dir: str | None) -> None:
         self.sentences = registry.load(data, data_dir, self.config.seed, "tags", whole=True)

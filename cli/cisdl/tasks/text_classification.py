@@ -2,7 +2,8 @@
 
 Words are numbered by a vocabulary of the training texts. In training some words, chosen anew in every epoch,
 are replaced by the unknown one (--word-dropout): the model learns not to hang on single words, and what to
-make of one it does not know.
+make of one it does not know. With --vectors the embeddings start from word vectors of a file, as `cisdl
+train word2vec` and `glove` leave one, scaled to the deviation that drawn ones have.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cisdl.data.sentences import Sentence
 from cisdl.data.tokens import words
 from cisdl.data.vocabulary import Vocabulary
 from cisdl.errors import DataError, UsageError
+from cisdl.models.recurrent import EMBEDDING_DEVIATION, TextClassifier
 from cisdl.models.registry import ModelEntry
 from cisdl.tasks.base import Curve, Evaluation, Pictures, Prediction, Predicts, Step, Task
 from cisdl.tasks.classification import Classified
@@ -54,7 +56,13 @@ class TextClassification(Task, Predicts):
     class_names: tuple[str, ...]
     encoded: dict[str, Texts]
     """By part, in the order of `sentences`."""
+    vectors: dict[int, Tensor]
+    """By word number, what --vectors has of the vocabulary."""
     device = torch.device("cpu")
+
+    def __init__(self, entry: ModelEntry, config: TrainConfig) -> None:
+        super().__init__(entry, config)
+        self.vectors = {}
 
     # the data
 
@@ -77,6 +85,22 @@ class TextClassification(Task, Predicts):
         except DataError as error:
             raise DataError(f"{data.source}: {error}") from error
         self.encode()
+        if self.option.get("vectors"):
+            self.vectors = self.read_vectors(self.option["vectors"])
+
+    def read_vectors(self, path: str) -> dict[int, Tensor]:
+        from cisdl_ops.word_vectors import WordVectors
+
+        try:
+            found = WordVectors.load(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: expected word vectors in word2vec's text format: {error}") from error
+        width = found.vectors.shape[1]
+        if width != self.option["embedding"]:
+            raise UsageError(f"--embedding: expected {width} as {path} has, got {self.option['embedding']}")
+        rows = found.vectors * (EMBEDDING_DEVIATION / float(found.vectors.std()))
+        known = self.vocabulary.numbers
+        return {known[word]: row for word, row in zip(found.words, rows, strict=True) if word in known}
 
     def encode(self) -> None:
         numbers = {name: number for number, name in enumerate(self.class_names)}
@@ -120,7 +144,8 @@ class TextClassification(Task, Predicts):
         lengths = [len(text) for part in self.encoded.values() for text in part.words]
         return {
             "classes": f"{len(self.class_names)} classes: {', '.join(self.class_names)}",
-            "words": f"{len(self.vocabulary):,} words known, texts of {min(lengths)} to {max(lengths)}",
+            "words": f"{len(self.vocabulary):,} words known, texts of {min(lengths)} to {max(lengths)}"
+            + (f", {len(self.vectors):,} start from {self.option['vectors']}" if self.vectors else ""),
         }
 
     def to(self, device: torch.device) -> None:
@@ -129,9 +154,14 @@ class TextClassification(Task, Predicts):
     # the model
 
     def build(self, ops: Backend) -> nn.Module:
-        return self.entry.build(
-            ops, vocabulary=len(self.vocabulary), classes=len(self.class_names), **self.option
-        )
+        sizes = {"vocabulary": len(self.vocabulary), "classes": len(self.class_names)}
+        model = self.entry.build(ops, **sizes, **self.option)
+        if self.vectors:
+            assert isinstance(model, TextClassifier)
+            with torch.no_grad():
+                for number, row in self.vectors.items():
+                    model.embedding.weight[number] = row
+        return model
 
     def example(self) -> tuple[Tensor, ...]:
         return torch.zeros(1, 4, dtype=torch.int64), torch.tensor([4])
