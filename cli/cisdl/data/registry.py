@@ -77,6 +77,18 @@ READERS: tuple[Reader, ...] = (
     Reader("idx", "images", "a folder of IDX files", has_names("train-images", "t10k-images")),
     # sentences, tags, pairs
     Reader("sentences", "sentences", "a .tsv file of text<TAB>label or a folder of them", files_of(".tsv")),
+    Reader(
+        "tags",
+        "tags",
+        "a .conll, .conllu or .txt file in columns or a folder of them",
+        files_of(".conll", ".conllu", ".txt"),
+    ),
+    Reader(
+        "pairs",
+        "pairs",
+        "a .tsv or .txt file of source<TAB>target, a .dict of phones, or a folder",
+        files_of(".dict", ".tsv", ".txt"),
+    ),
     # text
     Reader("text", "text", "a .txt file or a folder of them", files_of(".txt")),
 )
@@ -91,6 +103,11 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        # patterns
+        DataEntry(
+            "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
+            bundled="drawn by the run's seed",
+        ),
         # sequences: the task makes them, by its options
         DataEntry(
             "adding", "two marked numbers of a sequence to add", kind="sequences", reader="sequences",
@@ -104,11 +121,6 @@ DATA: dict[str, DataEntry] = {
             "echo", "bits to repeat some steps later", kind="sequences", reader="sequences",
             bundled="generated",
         ),
-        # patterns
-        DataEntry(
-            "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
-            bundled="drawn by the run's seed",
-        ),
         # sentences
         DataEntry(
             "opinions", "3,000 sentences of a small grammar, positive or negative", kind="sentences",
@@ -119,6 +131,22 @@ DATA: dict[str, DataEntry] = {
         DataEntry(
             "sentence-polarity", "8,778 snippets of film reviews", kind="sentences", reader="sentences"
         ),
+        # tags
+        DataEntry(
+            "python-source", "lines of Python's library, tagged by tokenize", kind="tags",
+            reader="python_source", bundled="bundled with Python",
+        ),
+        DataEntry("conll2000", "10,948 sentences with their chunks", kind="tags", reader="tags"),
+        DataEntry(
+            "ud-english-ewt", "14,545 sentences with parts of speech", kind="tags", reader="tags"
+        ),
+        # pairs
+        DataEntry(
+            "numbers", "5,000 numbers below a million and their English words", kind="pairs",
+            reader="numbers", bundled="made by rule",
+        ),
+        DataEntry("cmudict", "126,046 English words and their phones", kind="pairs", reader="pairs"),
+        DataEntry("tatoeba-eng-fra", "English sentences and French ones", kind="pairs", reader="pairs"),
         # text
         DataEntry(
             "manual", "370,000 characters of Python's own manual", kind="text", reader="manual",

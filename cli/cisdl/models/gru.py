@@ -34,7 +34,7 @@ def build(
     bidirectional: bool,
     dropout: float,
     summary: str,
-    memory: int = 0,
+    memory: int,
     **data: Any,
 ) -> nn.Module:
     return recurrent.build(

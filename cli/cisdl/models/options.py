@@ -13,17 +13,18 @@ import click
 from cisdl.errors import UsageError
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
-CELLS = ("lstm", "gru", "elman")
 POOLINGS = ("max", "avg")
 AUGMENTATIONS = ("none", "shift", "flip", "both")
 ARCHITECTURES = ("mlp", "dcgan")
 RULES = ("hebb", "projection")
 UPDATES = ("asynchronous", "synchronous")
+CELLS = ("LSTM", "GRU", "RNN")
 SUMMARIES = ("last", "mean", "max")
 
 COUNT = click.IntRange(min=1)
 STEPS = click.IntRange(min=0)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
+SHARE = click.FloatRange(0, 1, min_open=True)
 
 
 class Widths(click.ParamType[tuple[int, ...]]):
@@ -67,8 +68,6 @@ OPTIONS: dict[str, Option] = {
     "lag": Option("Steps that echo looks back", COUNT, "N"),
     "truncate": Option("Steps that a gradient goes back at most; 0: all", STEPS, "N"),
     "memory": Option("Steps that gates are set to remember at first; 0: torch's weights", STEPS, "N"),
-    # character language models
-    "cell": Option("What remembers", click.Choice(CELLS)),
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),
@@ -84,10 +83,24 @@ OPTIONS: dict[str, Option] = {
     # texts and sequences
     "embedding": Option("Numbers that stand for a word", COUNT, "N"),
     "layers": Option("Recurrent layers, one on the other", COUNT, "N"),
+    "spelling": Option("States of a word's letters, in each direction", COUNT, "N"),
     "bidirectional": Option("Read in both directions", click.BOOL),
     "summary": Option("Which states are classified", click.Choice(SUMMARIES)),
+    "cell": Option("The recurrent layers", click.Choice(CELLS)),
+    "attention": Option("Look at all of the input at each step", click.BOOL),
     "word_dropout": Option("Probability of a word counting as unknown in training", PROBABILITY, "P"),
-    "min_count": Option("Rarer words count as unknown", COUNT, "N"),
+    "min_count": Option("Rarer words count as unknown, or are left out", COUNT, "N"),
     "max_words": Option("Only the most frequent words are known", COUNT, "N"),
     "max_length": Option("Of a longer text only the last N words count", COUNT, "N"),
+    # word vectors
+    "algorithm": Option("Predict by each neighbour, or by their mean", click.Choice(("skip-gram", "cbow"))),
+    "dim": Option("Numbers of a word vector", COUNT, "N"),
+    "window": Option("The largest distance of a neighbour", click.IntRange(1, 255), "N"),
+    "negative": Option("Words drawn to be told from the right one", click.IntRange(1, 1024), "N"),
+    "shared_negatives": Option("Drawn once for all pairs of a centre", click.BOOL),
+    "sample": Option("Share of a text from which on a word is often left out", SHARE, "S"),
+    "x_max": Option(
+        "Count from which on a pair has full weight", click.FloatRange(min=0, min_open=True), "X"
+    ),
+    "word_eval": Option("Folder of pairs and analogies to judge vectors with", click.STRING, "PATH"),
 }

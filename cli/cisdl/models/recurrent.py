@@ -26,9 +26,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
+from cisdl.models.options import CELLS
 from cisdl.models.steps import Steps, set_memory
 
-CELLS = ("LSTM", "GRU", "RNN")
 EMBEDDING_DEVIATION = 0.1
 """Of a word's first numbers: small, so that what a rare word learns outweighs what it was drawn with."""
 
@@ -55,6 +55,7 @@ class TextClassifier(nn.Module):
         summary: str = "last",
     ) -> None:
         super().__init__()
+        assert cell in CELLS
         self.summary = summary
         self.embedding = nn.Embedding(vocabulary, embedding)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
@@ -117,29 +118,27 @@ def build(
     classes: int = 0,
     shape: tuple[int, int, int] | None = None,
     vocabulary: int | None = None,
+    inputs: int | None = None,
+    outputs: int = 0,
     embedding: int = 100,
     layers: int = 1,
     bidirectional: bool = False,
     dropout: float = 0.0,
     summary: str = "last",
-    inputs: int = 0,
-    outputs: int = 0,
     memory: int = 0,
-) -> nn.Module:
+) -> TextClassifier | RowClassifier | Steps:
     """For texts of that vocabulary, images of that shape, or sequences of so many inputs and outputs a step.
 
-    The options up to `summary` are for texts, `memory` is for sequences.
+    `memory` is for sequences, the other options after `hidden` for texts.
     """
     if len(hidden) != 1:
         raise UsageError(f"{cell.lower()}: --hidden takes one width, got {','.join(map(str, hidden))}")
-    if inputs:
-        return set_memory(Steps(ops, cell.lower(), inputs, hidden[0], outputs), memory)
-    if memory:
-        raise UsageError(f"{cell.lower()}: --memory is for generated sequences, got texts or images")
     if vocabulary is not None:
         return TextClassifier(
             ops, cell, vocabulary, embedding, hidden[0], classes, layers, bidirectional, dropout, summary
         )
+    if inputs is not None:
+        return set_memory(Steps(ops, cell.lower(), inputs, hidden[0], outputs), memory)
     assert shape is not None
     if layers != 1 or bidirectional or summary != "last":
         raise UsageError(f"{cell.lower()}: --layers, --bidirectional and --summary are for texts, got images")

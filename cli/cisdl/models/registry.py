@@ -37,7 +37,7 @@ class ModelEntry:
     lr: Mapping[str, float]
     """The default learning rate of each optimizer that can train it."""
     schedule: str = "constant"
-    """How the learning rate goes on from there: "constant", or "cosine" to zero."""
+    """How the learning rate goes on from there: "constant", or "linear" or "cosine" to zero."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The model's own options and their defaults, by the name they have in `options.OPTIONS`."""
     image_size: int | None = None
@@ -80,9 +80,6 @@ TEXT_CLASSIFIER: dict[str, Any] = {
     "max_words": 20000,
     "max_length": 400,
 }
-
-SEQUENCES: Mapping[str, Any] = {"length": 30, "lag": 5, "truncate": 0}
-"""The options of what reads generated sequences."""
 
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
@@ -163,6 +160,41 @@ MODELS: dict[str, ModelEntry] = {
             options={"architecture": "mlp", "hidden": (256, 256), "width": 32, "latent": 32},
             scale="unit",
         ),
+        # word vectors
+        ModelEntry(
+            "word2vec",
+            week=5,
+            title="word2vec: word vectors from predicting a word by its neighbours (skip-gram, CBOW)",
+            tasks=("word2vec",),
+            epochs=30,
+            batch_size=10_000,
+            optimizer="sgd",
+            lr={"sgd": 0.025},
+            schedule="linear",
+            options={
+                "algorithm": "skip-gram",
+                "dim": 100,
+                "window": 5,
+                "negative": 5,
+                "shared_negatives": False,
+                "sample": 1e-3,
+                "min_count": 5,
+                "word_eval": "word-eval",
+            },
+            data="manual",
+        ),
+        ModelEntry(
+            "glove",
+            week=5,
+            title="GloVe: word vectors from how often words are neighbours in all of a text",
+            tasks=("glove",),
+            epochs=30,
+            batch_size=10_000_000,
+            optimizer="adagrad",
+            lr={"adagrad": 0.05},
+            options={"dim": 100, "window": 10, "x_max": 10.0, "min_count": 5, "word_eval": "word-eval"},
+            data="manual",
+        ),
         # associative memory
         ModelEntry(
             "hopfield",
@@ -182,6 +214,83 @@ MODELS: dict[str, ModelEntry] = {
             },
             scale="raw",
         ),
+        # recurrent classifiers of texts, or of images row by row
+        *(
+            ModelEntry(
+                name,
+                week=6,
+                title=f"{name.upper()} that reads a text by words, or an image by rows, and classifies it",
+                tasks=("text_classification", "classification", "sequences"),
+                epochs=20,
+                batch_size=32,
+                optimizer="adam",
+                lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
+                options=TEXT_CLASSIFIER | {"length": 30, "lag": 5, "truncate": 0, "memory": 0},
+                data="opinions",
+                clip_norm=5.0,
+            )
+            for name in ("lstm", "gru")
+        ),
+        # tags and pairs
+        ModelEntry(
+            "tagger",
+            week=6,
+            title="bidirectional LSTM over words and their letters that tags every word",
+            tasks=("tagging",),
+            epochs=5,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 3e-3},
+            options={
+                "hidden": (100,),
+                "embedding": 100,
+                "spelling": 25,
+                "layers": 1,
+                "dropout": 0.3,
+                "word_dropout": 0.1,
+                "min_count": 2,
+                "max_words": 50000,
+            },
+            data="python-source",
+            clip_norm=5.0,
+        ),
+        ModelEntry(
+            "encoder-decoder",
+            week=6,
+            title="two LSTMs, one that reads a sequence and one that writes another, with attention",
+            tasks=("translation",),
+            epochs=15,
+            batch_size=64,
+            optimizer="adam",
+            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 3e-3},
+            schedule="cosine",
+            options={
+                "cell": "LSTM",
+                "hidden": (128,),
+                "embedding": 64,
+                "layers": 1,
+                "dropout": 0.1,
+                "attention": True,
+                "min_count": 1,
+            },
+            data="numbers",
+            clip_norm=5.0,
+        ),
+        # character language models
+        ModelEntry(
+            "char-lm",
+            week=6,
+            title="character language model: an LSTM that reads a text and foretells every next character",
+            tasks=("characters",),
+            epochs=12,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 4e-3},
+            schedule="cosine",
+            options={"cell": "LSTM", "hidden": (192,), "layers": 1, "dropout": 0.2, "truncate": 64},
+            data="manual",
+            clip_norm=1.0,
+        ),
         # recurrent networks on sequences
         ModelEntry(
             "elman",
@@ -192,7 +301,7 @@ MODELS: dict[str, ModelEntry] = {
             batch_size=32,
             optimizer="adam",
             lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
-            options={"hidden": (64,), **SEQUENCES},
+            options={"hidden": (64,), "length": 30, "lag": 5, "truncate": 0},
             data="echo",
             clip_norm=1.0,
         ),
@@ -205,40 +314,9 @@ MODELS: dict[str, ModelEntry] = {
             batch_size=32,
             optimizer="adam",
             lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
-            options={"hidden": (64,), **SEQUENCES, "lag": 2},
+            options={"hidden": (64,), "length": 30, "lag": 2, "truncate": 0},
             data="echo",
             clip_norm=1.0,
-        ),
-        ModelEntry(
-            "char-lm",
-            week=6,
-            title="character language model: an LSTM that reads a text and foretells every next character",
-            tasks=("characters",),
-            epochs=12,
-            batch_size=32,
-            optimizer="adam",
-            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 4e-3},
-            schedule="cosine",
-            options={"cell": "lstm", "hidden": (192,), "layers": 1, "dropout": 0.2, "truncate": 64},
-            data="manual",
-            clip_norm=1.0,
-        ),
-        # recurrent classifiers of texts, or of images row by row
-        *(
-            ModelEntry(
-                name,
-                week=6,
-                title=f"{name.upper()} that reads a text by words, or an image by rows, and classifies it",
-                tasks=("text_classification", "classification", "sequences"),
-                epochs=20,
-                batch_size=32,
-                optimizer="adam",
-                lr={"sgd": 1e-1, "momentum": 3e-2, "adam": 3e-3},
-                options={**TEXT_CLASSIFIER, **SEQUENCES, "memory": 0},
-                data="opinions",
-                clip_norm=5.0,
-            )
-            for name in ("lstm", "gru")
         ),
     )
 }

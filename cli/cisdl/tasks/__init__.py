@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, cast
 
+from cisdl.environment import one_line
+from cisdl.errors import BuildError
+
 if TYPE_CHECKING:
     from cisdl.models.registry import ModelEntry
     from cisdl.tasks.base import Task
@@ -13,19 +16,27 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "images",
     "reconstruction": "images",
-    "sequences": "sequences",
-    "characters": "text",
     "generation": "images",
     "image_recall": "images",
     "recall": "patterns",
     "text_classification": "sentences",
+    "tagging": "tags",
+    "translation": "pairs",
+    "sequences": "sequences",
+    "characters": "text",
+    # word vectors
+    "word2vec": "text",
+    "glove": "text",
 }
 """The kind of data (`data.registry.KINDS`) that each task trains on."""
 
 
 def new(entry: ModelEntry, config: TrainConfig) -> Task:
     """The task that `config` names, with nothing read."""
-    module: Any = importlib.import_module(f"cisdl.tasks.{config.task}")
+    try:
+        module: Any = importlib.import_module(f"cisdl.tasks.{config.task}")
+    except ImportError as error:  # of the kernels, which word vectors count and score with on either backend
+        raise BuildError(one_line(error)) from error
     return cast("Task", module.new(entry, config))
 
 

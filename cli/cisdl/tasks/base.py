@@ -188,6 +188,10 @@ class Task(ABC):
         """What methods without a neural network make of a part of the data."""
         return {}
 
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write what the kept model is good for besides best.pt into the run's folder."""
+        return
+
     @abstractmethod
     def draw(self, model: nn.Module, evaluation: Evaluation, pictures: Pictures) -> None:
         """The task's own pictures, of the kept model on the CPU; curves are drawn for all."""

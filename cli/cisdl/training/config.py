@@ -13,7 +13,7 @@ from cisdl.tasks import TASKS
 
 MOMENTUM = 0.9
 OPTIMIZERS = ("sgd", "momentum", "adam", "adagrad")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,17 @@ class TrainConfig:
     seed: int
     log_steps: bool
 
+    def lr_after(self, done: float) -> float:
+        """The learning rate when that share of the training is done."""
+        if self.schedule == "linear":
+            return self.lr * (1 - done)
+        if self.schedule == "cosine":  # Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts
+            return self.lr * (1 + math.cos(math.pi * done)) / 2
+        return self.lr
+
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
-        if self.schedule == "cosine":  # Loshchilov, Hutter, "SGDR", ICLR 2017, without restarts
-            return self.lr * (1 + math.cos(math.pi * (epoch - 1) / self.epochs)) / 2
-        return self.lr
+        return self.lr_after((epoch - 1) / self.epochs)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

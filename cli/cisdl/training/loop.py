@@ -174,5 +174,5 @@ def diverged(folder: RunFolder, config: TrainConfig, what: str) -> DivergedError
 
 def suggested_lr(config: TrainConfig) -> float:
     """A tenth of the rate that failed, or an ordinary rate of the optimiser if even that is far above it."""
-    ordinary = {"adam": 1e-3, "momentum": 1e-2, "sgd": 1e-2}[config.optimizer]
+    ordinary = {"adam": 1e-3, "momentum": 1e-2, "sgd": 1e-2, "adagrad": 5e-2}[config.optimizer]
     return min(config.lr / 10, ordinary) if config.lr > ordinary else config.lr / 10

@@ -147,6 +147,7 @@ def finish(
     from cisdl.report import plots
 
     task.to(torch.device("cpu"))
+    task.export(model.cpu(), folder.path)
     plots.draw(task, model.cpu(), folder, outcome)
     note = f"; stopped by {outcome.stopped}" if outcome.stopped else ""
     if outcome.judged_on != "test":
