@@ -22,7 +22,7 @@ from tests.models.test_report import is_picture
 from tests.models.training import trained
 
 TORCH = backend.get("torch")
-SMALL = {"cell": "LSTM", "hidden": (8,), "layers": 1, "dropout": 0.0, "truncate": 10}
+SMALL = {"cell": "lstm", "hidden": (8,), "layers": 1, "dropout": 0.0, "truncate": 10}
 
 
 def written(folder: Path, text: str) -> str:
@@ -185,9 +185,9 @@ def test_ngram_probabilities_add_up_to_one(order: int) -> None:
 @pytest.mark.parametrize(
     ("cell", "layers", "parameters"),
     [
-        ("LSTM", 1, 27 * 64 + 4 * 8 * (64 + 8 + 2) + 27 * 9),
-        ("GRU", 2, 27 * 64 + 3 * 8 * (64 + 8 + 2) + 3 * 8 * (8 + 8 + 2) + 27 * 9),
-        ("RNN", 1, 27 * 64 + 8 * (64 + 8 + 2) + 27 * 9),
+        ("lstm", 1, 27 * 64 + 4 * 8 * (64 + 8 + 2) + 27 * 9),
+        ("gru", 2, 27 * 64 + 3 * 8 * (64 + 8 + 2) + 3 * 8 * (8 + 8 + 2) + 27 * 9),
+        ("elman", 1, 27 * 64 + 8 * (64 + 8 + 2) + 27 * 9),
     ],
 )
 def test_shapes_parameters_and_both_backends(

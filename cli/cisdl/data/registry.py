@@ -9,6 +9,7 @@ what `cisdl eval` reads. To add a named set: a `DataEntry`, whose files lie in a
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 from cisdl.errors import DataError, UsageError, did_you_mean
 
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 SCALES = ("raw", "unit", "standard")
 
 KINDS = {
@@ -73,8 +75,19 @@ def files_of(*endings: str) -> Callable[[Path], bool]:
     return lambda path: fits(path) or (path.is_dir() and any(map(fits, path.iterdir())))
 
 
+def holds_image_folders(path: Path) -> bool:
+    """Whether a folder holds folders with images, at most two levels below."""
+    if not path.is_dir():
+        return False
+    below = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    below += [p for folder in below for p in folder.iterdir() if p.is_dir()]
+    return any(file.suffix.lower() in IMAGE_ENDINGS for folder in below for file in folder.iterdir())
+
+
 READERS: tuple[Reader, ...] = (
     Reader("idx", "images", "a folder of IDX files", has_names("train-images", "t10k-images")),
+    Reader("cifar", "images", "a .bin file as CIFAR-10's or a folder of them", files_of(".bin")),
+    Reader("image_folder", "images", "a folder of images for each class", holds_image_folders),
     # sentences, tags, pairs
     Reader("sentences", "sentences", "a .tsv file of text<TAB>label or a folder of them", files_of(".tsv")),
     Reader(
@@ -103,6 +116,13 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        DataEntry(
+            "cifar10-jpeg-subset", "12,000 small photos of ten kinds, 32 x 32 in colour", reader="cifar"
+        ),
+        DataEntry(
+            "photos", "2,166 pieces of two photos, 32 x 32 in colour", reader="photos",
+            bundled="bundled with scikit-learn", scale="unit",
+        ),
         # patterns
         DataEntry(
             "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
@@ -154,6 +174,7 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("tinyshakespeare", "1.1 million characters of Shakespeare", kind="text", reader="text"),
         DataEntry("ptb", "5.4 million characters of the Wall Street Journal", kind="text", reader="ptb"),
+        DataEntry("text8", "17 million words of English Wikipedia, letters only", kind="text", reader="text"),
         DataEntry("wikipedia-en", "12 million words of English Wikipedia", kind="text", reader="text"),
     )
 }  # fmt: skip
@@ -177,8 +198,8 @@ def find(data: str, data_dir: str | None, kinds: Collection[str]) -> tuple[DataE
             raise UsageError(f"--data {data}: expected {wanted}, got {KINDS[entry.kind]}")
         if entry.bundled is None and not folder.is_dir():
             raise DataError(
-                f"data set '{data}': expected the folder {folder.absolute()}, got no such folder; put its "
-                "files there, or name the folder above it with --data-dir or CISDL_DATA"
+                f"data set '{data}': expected the folder {folder.absolute()}, got no such folder; "
+                f"{bringing(data)}, or name the folder above it with --data-dir or CISDL_DATA"
             )
         return entry, folder
 
@@ -199,17 +220,28 @@ def find(data: str, data_dir: str | None, kinds: Collection[str]) -> tuple[DataE
     raise DataError(f"{data}: expected {titles}, got {got}")
 
 
+def bringing(data: str) -> str:
+    """How the files of a set come to its folder."""
+    from cisdl.data.downloads import DOWNLOADS
+
+    return f"bring it with `cisdl data get {data}`" if data in DOWNLOADS else "put its files there"
+
+
 def kind_of(data: str, data_dir: str | None, kinds: Collection[str]) -> str:
     """The first of `kinds` that `data` can be read as."""
     return find(data, data_dir, kinds)[0].kind
 
 
-def load(data: str, data_dir: str | None, seed: int, kind: str, whole: bool = False) -> Any:
-    """The data set with that name, or in that file or folder, as data of that kind."""
+def load(data: str, data_dir: str | None, seed: int, kind: str, whole: bool = False, **wanted: Any) -> Any:
+    """The data set with that name, or in that file or folder, as data of that kind.
+
+    `wanted` (`size`, `channels`) is for readers that have such a parameter, the others leave it to the task.
+    """
     found, path = find(data, data_dir, [kind])
     module = importlib.import_module(
         f"cisdl.data.{found.module if isinstance(found, Reader) else found.reader}"
     )
     if isinstance(found, DataEntry) and found.bundled is not None:
         return module.load(seed, whole)
-    return module.load(path, seed, whole)
+    named = inspect.signature(module.load).parameters
+    return module.load(path, seed, whole, **{name: value for name, value in wanted.items() if name in named})

@@ -2,7 +2,7 @@
 
     c_t  (batch)                          character t of a text, a number
     x_t = E[c_t]      (batch, 64)         its vector
-    h_t = cell(x_t, h_{t-1})              --cell LSTM, GRU or RNN, --layers of them, (batch, hidden)
+    h_t = cell(x_t, h_{t-1})              --cell lstm, gru or elman, --layers of them, (batch, hidden)
     scores_t = V h_t + b  (batch, characters),   p(c_{t+1}) = softmax(scores_t)
 
 Trained: E, the cells' weights, V, b. Loss: the mean of -ln p(c_{t+1}) over all characters, in nats; divided
@@ -35,7 +35,7 @@ class CharLM(nn.Module):
         self, ops: Backend, vocabulary: int, cell: str, hidden: int, layers: int, dropout: float
     ) -> None:
         super().__init__()
-        layer = getattr(ops, cell)
+        layer = {"lstm": ops.LSTM, "gru": ops.GRU, "elman": ops.RNN}[cell]
         between = dropout if layers > 1 else 0.0
         self.embedding = nn.Embedding(vocabulary, EMBEDDING)
         self.layer = layer(EMBEDDING, hidden, num_layers=layers, dropout=between, batch_first=True)
