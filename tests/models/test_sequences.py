@@ -268,8 +268,11 @@ def test_gradient_norms_are_of_the_last_step() -> None:
     assert norms[:-1] / norms[1:] == pytest.approx(np.full(5, 0.5), rel=1e-5)
 
 
-def test_gates_are_those_of_the_layer() -> None:
-    layer, x = nn.LSTM(3, 5, batch_first=True), torch.randn(1, 7, 3)
+@pytest.mark.parametrize("ops", ["cisdl", "torch"])
+def test_gates_are_those_of_the_layer(ops: str) -> None:
+    layer, x = backend.get(ops).LSTM(3, 5, batch_first=True), torch.randn(1, 7, 3)
+    assert isinstance(layer, nn.RNNBase)
+    assert layer.mode == "LSTM"
     found = memory.gates(layer, x)
     cell = nn.LSTMCell(3, 5)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})

@@ -92,7 +92,7 @@ def hidden_states(layer: nn.Module, inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def gates(layer: nn.LSTM, inputs: Tensor) -> dict[str, Tensor]:
+def gates(layer: nn.RNNBase, inputs: Tensor) -> dict[str, Tensor]:
     """Input, forget and output gate (units, steps) of the first layer of an LSTM, for one sequence.
 
     Worked out from the states that the layer gives: W x_t + U h_{t-1} + b.

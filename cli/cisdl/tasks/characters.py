@@ -270,10 +270,9 @@ class Characters(Task, Samples):
         p = scores[0, :-1].softmax(1).gather(1, shown[1:, None])[:, 0]
         rows = {"p(character)": torch.cat([torch.zeros(1), p])[None]}
         rows["hidden units"] = memory.hidden_states(layer, vectors)
-        if isinstance(layer, nn.LSTM):
-            rows["forget gate" if layer.num_layers == 1 else "forget gate,\nlayer 1"] = memory.gates(
-                layer, vectors
-            )["forget gate"]
+        if isinstance(layer, nn.RNNBase) and layer.mode == "LSTM":
+            name = "forget gate" if layer.num_layers == 1 else "forget gate,\nlayer 1"
+            rows[name] = memory.gates(layer, vectors)["forget gate"]
         text = self.text.parts()[pictures.judged_on][: len(shown)]
         letters = [{"\n": "¶", " ": "␣"}.get(character, character) for character in text]
         memory.draw_states(pictures.folder / "states.png", f"{pictures.title}: over a text", rows, letters)

@@ -22,7 +22,7 @@ from cisdl.tasks.base import Curve, Evaluation, Pictures, Step, Task
 from cisdl.training.config import TrainConfig
 
 EVALUATION_BATCH = 500
-SHOWN_STEPS = 120
+SHOWN_STEPS = 200
 
 
 @dataclass(frozen=True)
