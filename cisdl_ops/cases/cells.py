@@ -15,6 +15,7 @@ def cell_cases(op: str) -> Iterator[Case]:
     yield cell(op, "test", "no_bias", 5, 7, 9, bias=False)
     yield cell(op, "test", "no_bias_batch_1", 1, 16, 32, bias=False)
     yield cell(op, "test", "odd_blocks", 37, 53, 67)
+    yield cell(op, "test", "long_sums", 17, 530, 19)
     yield cell(op, "grad", "grad", 2, 3, 2)
     yield cell(op, "grad", "grad_no_bias", 1, 2, 3, bias=False)
     for batch in (1, 32, 64, 128, 256):

@@ -7,8 +7,10 @@
 // activations and the update of c and h follow on that buffer. The full matrix `a` never exists.
 //   fused_dot          few rows: weights are read once where they lie, a tile being some rows x the four gates of
 //                      one hidden unit (dot_tile); at batch 1 the speed is that of reading the weights
-//   fused_packed_gemm  everything else: the weight rows i, f, g, o of W units are packed as two panels for
-//                      outer_tile, so that packing also interleaves the gates
+//   fused_turned       more rows: the product is turned round, so that nothing of the weights is packed
+//                      (lstm_cell_turned.h)
+//   fused_packed_gemm  many rows where registers are few: the weight rows i, f, g, o of W units are packed as two
+//                      panels for outer_tile, so that packing also interleaves the gates
 // Backward. One pass gives da, the gradient of a, and that of c; then four products and a column sum.
 //   stream             few rows: bound by reading and writing weights, nothing packed (gemm_stream.h)
 //   packed_gemm        everything else (gemm.h)
@@ -16,8 +18,9 @@
 #include "gemm.h"
 #include "gemm_stream.h"
 #include "kernels.h"
+#include "lstm_cell_block.h"
 #include "lstm_cell_plain.h"
-#include "simd_math.h"
+#include "lstm_cell_turned.h"
 
 namespace cisdl {
 namespace {
@@ -27,49 +30,21 @@ bool always(const Args&) {
   return true;
 }
 
-// A block of the buffer: kWidth hidden units of one row, gate after gate.
-template <class T>
-constexpr int kGateBlock = 4 * kWidth<T>;
 static_assert(kTileVectors == 2, "the gates of a block fill two panels");
-
-// Rows [row, row + rows) of hidden units [j, j + min(W, hidden - j)): from the sums in `block` to h, c and gates.
-template <class T>
-void finish_block(const LstmCellForward<T>& f, const T* block, int64_t row, int64_t rows, int64_t j) {
-  constexpr int W = kWidth<T>;
-  const int64_t hidden = f.p.hidden_size, n = hidden - j;
-  Vec<T> bias[4];
-#pragma GCC unroll 4
-  for (int gate = 0; gate < 4; ++gate) {
-    bias[gate] = f.b_ih ? load_up_to(f.b_ih + gate * hidden + j, n) : zero<T>();
-    if (f.b_hh) bias[gate] += load_up_to(f.b_hh + gate * hidden + j, n);
-  }
-  for (int64_t r = 0; r < rows; ++r, block += kGateBlock<T>) {
-    const int64_t at = (row + r) * hidden + j;
-    const Vec<T> in = sigmoid<T>(load(block) + bias[0]);
-    const Vec<T> forget = sigmoid<T>(load(block + W) + bias[1]);
-    const Vec<T> cell = tanh<T>(load(block + 2 * W) + bias[2]);
-    const Vec<T> out = sigmoid<T>(load(block + 3 * W) + bias[3]);
-    const Vec<T> c = forget * load_up_to(f.cx + at, n) + in * cell;
-    store_up_to(f.c + at, c, n);
-    store_up_to(f.h + at, out * tanh<T>(c), n);
-    if (f.gates) {
-      T* gates = f.gates + (row + r) * 4 * hidden + j;
-      store_up_to(gates, in, n);
-      store_up_to(gates + hidden, forget, n);
-      store_up_to(gates + 2 * hidden, cell, n);
-      store_up_to(gates + 3 * hidden, out, n);
-    }
-  }
-}
 
 // ------------------------------------------------------------------------------------------- fused_dot
 
 constexpr int kDotBatch = kNumRegisters == 32 ? 6 : 2;  // rows x 4 gates of accumulators
 constexpr int64_t kMaxDotBatch = kNumRegisters == 32 ? 64 : 8;
 
+// Where more than a fifth of fused_turned's lanes would idle, for its panels are whole vectors, and the last but
+// one or two vectors wide. Measured with 32 registers: of 8 rows it is 1.3 to 1.5 times as fast, of 12 1.1 to 1.2,
+// of 16 0.9 to 1, of 20 1.1 to 1.2, of 24 1 to 1.1, of 32 0.75 to 0.85, of 64 0.8 times.
 template <class T>
 bool forward_dot_applicable(const LstmCellForward<T>& f) {
-  return f.p.batch <= kMaxDotBatch;
+  constexpr int64_t W = kWidth<T>, N = kTileCols<T>;
+  const int64_t rest = f.p.batch % N, lanes = f.p.batch - rest + (rest > W ? N : rest > 0 ? W : 0);
+  return f.p.batch <= kMaxDotBatch && 5 * f.p.batch < 4 * lanes;
 }
 
 // The sums of one hidden unit for MR rows, into lane `lane` of their blocks.
@@ -109,9 +84,18 @@ void forward_dot(const LstmCellForward<T>& f, const Parallel& par) {
       for (int64_t j = j0; j < j0 + W && j < hidden; ++j)
         for (int64_t row = 0; row < batch; row += panels.size)
           dot_gates_rows<T>(smaller(panels.size, batch - row), f, row, j, block + row * kGateBlock<T> + (j - j0));
-      finish_block<T>(f, block, 0, batch, j0);
+      finish_block<T>(f, block, 0, batch, j0, smaller(W, hidden - j0));
     }
   });
+}
+
+// ----------------------------------------------------------------------------------------- fused_turned
+
+// Measured: with 32 registers always faster than fused_packed_gemm, 1.3 times with 32 rows and 1.05 with 256. With
+// 16 registers its tile of 4 x 16 waits for loads: 1.1 times with 32 rows, 0.95 with 64.
+template <class T>
+bool forward_turned_applicable(const LstmCellForward<T>& f) {
+  return kNumRegisters == 32 || f.p.batch <= 48;
 }
 
 // ----------------------------------------------------------------------------------- fused_packed_gemm
@@ -179,7 +163,7 @@ void forward_packed(const LstmCellForward<T>& f, const Parallel& par) {
         }
       }
       const int64_t row = first * panels.size;
-      finish_block<T>(f, block, row, smaller(batch, last * panels.size) - row, j);
+      finish_block<T>(f, block, row, smaller(batch, last * panels.size) - row, j, smaller(W, hidden - j));
     }
   });
 }
@@ -266,6 +250,7 @@ void backward_packed(const LstmCellBackward<T>& b, const Parallel& par) {
 template <class T>
 constexpr Implementation<LstmCellForward<T>> kForward[] = {
     {"fused_dot", forward_dot_applicable<T>, forward_dot<T>},
+    {"fused_turned", forward_turned_applicable<T>, forward_turned<T>},
     {"fused_packed_gemm", always<LstmCellForward<T>>, forward_packed<T>},
     {"plain", always<LstmCellForward<T>>, lstm_forward_plain<T>},
 };
@@ -279,7 +264,7 @@ constexpr Implementation<LstmCellBackward<T>> kBackward[] = {
 
 template <class T>
 constexpr LstmCellKernels<T> kernels() {
-  return {{kForward<T>, 3}, {kBackward<T>, 3}};
+  return {{kForward<T>, 4}, {kBackward<T>, 3}};
 }
 
 constexpr LstmCellFamily kFamily = {kernels<float>(), kernels<double>()};

@@ -95,14 +95,17 @@ def test_damaged_idx_folder(damage: str, cisdl: Command, tmp_path: Path) -> None
 def test_missing_path(cisdl: Command) -> None:
     result = cisdl("train", "mlp", "--data", "no/such/folder")
     assert result.code == errors.DATA
-    assert "no/such/folder: expected a folder of IDX files, got no such file or folder" in result.sentence()
+    sentence = result.sentence()
+    assert "no/such/folder: expected a folder of IDX files or " in sentence
+    assert sentence.endswith(" or a folder of images for each class, got no such file or folder")
 
 
 def test_a_file_is_no_folder(cisdl: Command, tmp_path: Path) -> None:
     (tmp_path / "images.gz").touch()
     result = cisdl("train", "mlp", "--data", "images.gz")
     assert result.code == errors.DATA
-    assert "expected a folder of IDX files, got a file of another kind" in result.sentence()
+    assert "expected a folder of IDX files or " in result.sentence()
+    assert result.sentence().endswith("got a file of another kind")
 
 
 def test_a_misspelt_name_is_corrected(cisdl: Command) -> None:

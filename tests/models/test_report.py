@@ -50,8 +50,11 @@ def test_mistakes_draws_with_and_without_mistakes(tmp_path: Path) -> None:
     names = ("0", "1", "2")
     mistakes.draw(tmp_path / "none.png", "title", images, scores, torch.tensor([0, 1, 2]), names)
     mistakes.draw(tmp_path / "one.png", "title", images, scores, torch.tensor([0, 1, 1]), names)
+    colour = torch.randn(3, 3, 8, 8)
+    mistakes.draw(tmp_path / "colour.png", "title", colour, scores, torch.tensor([0, 1, 1]), names)
     is_picture(tmp_path / "none.png")
     is_picture(tmp_path / "one.png")
+    is_picture(tmp_path / "colour.png")
 
 
 def test_feature_maps_are_what_the_network_computes(tmp_path: Path) -> None:

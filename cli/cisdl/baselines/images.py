@@ -19,7 +19,7 @@ def pca(train: Tensor, components: int) -> Restore:
     Source: Pearson, "On lines and planes of closest fit to systems of points in space", 1901.
     """
     pixels = train.flatten(1).numpy()
-    fitted = PCA(min(components, *pixels.shape), svd_solver="full").fit(pixels)
+    fitted = PCA(min(components, *pixels.shape), svd_solver="covariance_eigh").fit(pixels)
 
     def restore(images: Tensor) -> Tensor:
         decoded = fitted.inverse_transform(fitted.transform(images.flatten(1).numpy()))

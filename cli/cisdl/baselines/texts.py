@@ -24,3 +24,23 @@ def bag_of_words(train: Numbers, labels: Sequence[int], judged: Numbers) -> np.n
     fitted = LogisticRegression(max_iter=1000).fit(bags(train), labels)
     scores: np.ndarray = np.log(np.maximum(fitted.predict_proba(bags(judged)), 1e-30)).astype(np.float32)
     return scores
+
+
+def most_similar(known: Sequence[Sequence[str]], judged: Sequence[Sequence[str]]) -> list[int]:
+    """For each judged sequence, which known one shares most of its runs of up to three symbols.
+
+    Rare runs count more (tf-idf), the first and last symbol are told from others, the measure is the cosine.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    def runs(sequence: Sequence[str]) -> list[str]:
+        ended = ["^", *sequence, "$"]
+        return ["\t".join(ended[i : i + n]) for n in (1, 2, 3) for i in range(len(ended) - n + 1)]
+
+    vectors = TfidfVectorizer(analyzer=runs, dtype=np.float32).fit(known)
+    library = vectors.transform(known).T.tocsr()
+    found: list[int] = []
+    for start in range(0, len(judged), 500):
+        likeness = vectors.transform(judged[start : start + 500]) @ library
+        found += np.asarray(likeness.argmax(axis=1)).ravel().tolist()
+    return found

@@ -39,10 +39,11 @@ def own_options(command: Callable[..., None]) -> Callable[..., None]:
     """The models' own options, in the order of their table."""
     for name, option in reversed(OPTIONS.items()):
         what = f"{option.help} ({having(name)})."
-        flags = f"{flag(name)}/--no-{flag(name)[2:]}" if option.type is click.BOOL else flag(name)
-        command = click.option(
-            flags, name, type=option.type, metavar=option.metavar, default=None, help=what
-        )(command)
+        if option.type is click.BOOL:
+            either = f"{flag(name)}/--no-{flag(name)[2:]}"
+            command = click.option(either, name, default=None, help=what)(command)
+            continue
+        command = click.option(flag(name), name, type=option.type, metavar=option.metavar, help=what)(command)
     return command
 
 

@@ -1,9 +1,9 @@
-"""Reader for a folder of IDX files, the format of MNIST and Fashion-MNIST, plain or gzip.
+"""Reader for a folder of IDX files, the format of MNIST and Fashion-MNIST, plain, gzip or xz.
 
 An IDX file is: two zero bytes, a type byte (8: unsigned byte), the number of dimensions, each dimension as a
 big-endian 32-bit integer, then the values in row-major order.
 
-    train-images-idx3-ubyte[.gz]  train-labels-idx1-ubyte[.gz]     needed
+    train-images-idx3-ubyte[.gz]  train-labels-idx1-ubyte[.gz]     needed to train
     t10k-images-idx3-ubyte[.gz]   t10k-labels-idx1-ubyte[.gz]      both or neither
 
 Nothing is half loaded: a file that is truncated, too long or of another kind is refused with its name, what
@@ -19,13 +19,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from cisdl.data.images import ImageData, Part
+from cisdl.data.images import ImageData, assembled
+from cisdl.data.text import unpacked
 from cisdl.errors import DataError
 
-VALIDATION_SHARE = 0.1
 UNSIGNED_BYTE = 0x08
 
 CLASS_NAMES = {
@@ -37,19 +35,20 @@ CLASS_NAMES = {
 
 
 def find(folder: Path, stem: str) -> Path | None:
-    """The file called `stem` in the folder, as it is or with `.gz`."""
-    candidates = (folder / stem, folder / f"{stem}.gz")
+    """The file called `stem` in the folder, as it is or with `.gz` or `.xz`."""
+    candidates = (folder / stem, folder / f"{stem}.gz", folder / f"{stem}.xz")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """The unsigned bytes of one IDX file with that many dimensions; a `DataError` for anything else."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if path.suffix == ".gz":
-        content = gunzip(path, content)
+        try:
+            content = gunzip(path, path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    else:
+        content = unpacked(path)
 
     if len(content) < 4:
         raise DataError(f"{path}: truncated, expected an IDX header of 4 bytes, got {len(content)} bytes")
@@ -89,7 +88,7 @@ def gunzip(path: Path, content: bytes) -> bytes:
 
 
 def read_pair(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Images (count, height, width) and labels (count,) of "train" or "t10k"; None if there is neither."""
+    """Images (count, 1, height, width) and labels of "train" or "t10k"; None if there is neither."""
     stems = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
     images_path, labels_path = (find(folder, stem) for stem in stems)
     if images_path is None and labels_path is None:
@@ -105,7 +104,7 @@ def read_pair(folder: Path, prefix: str) -> tuple[np.ndarray, np.ndarray] | None
             f"{labels_path}: expected {len(images)} labels, one for each image of {images_path.name}, "
             f"got {len(labels)}"
         )
-    return images, labels
+    return images[:, None], labels
 
 
 def load(folder: Path, seed: int, whole: bool = False) -> ImageData:
@@ -113,46 +112,23 @@ def load(folder: Path, seed: int, whole: bool = False) -> ImageData:
 
     `whole`: the t10k images, or all of them where there are none, are the test part, the others are empty.
     """
-    train = read_pair(folder, "train")
-    if train is None:
+    test = read_pair(folder, "t10k")
+    train = None if whole and test is not None else read_pair(folder, "train")
+    if train is None and not (whole and test is not None):
         raise DataError(
             f"{folder}: expected train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz], got neither"
         )
-    test = read_pair(folder, "t10k")
-    images, labels = train
-    if len(images) < 2:
-        raise DataError(
-            f"{folder}: expected at least 2 training images (one to validate on), got {len(images)}"
-        )
-    if test is not None and test[0].shape[1:] != images.shape[1:]:
-        expected, got = (" x ".join(map(str, a.shape[1:])) for a in (images, test[0]))
-        raise DataError(f"{folder}: expected test images of {expected} pixels as in training, got {got}")
-    classes = max(int(labels.max()) + 1, 2)
-    if test is not None and int(test[1].max()) >= classes:
-        raise DataError(
-            f"{folder}: expected test labels up to {classes - 1} as in training, got {int(test[1].max())}"
-        )
-
-    order = np.random.default_rng(seed).permutation(len(images))
-    held_out = max(1, round(len(images) * VALIDATION_SHARE))
+    named = train or test
+    assert named is not None
+    classes = max(int(named[1].max()) + 1, 2)
+    if train is not None and test is not None:
+        if test[0].shape[2:] != train[0].shape[2:]:
+            expected, got = (" x ".join(map(str, a.shape[2:])) for a in (train[0], test[0]))
+            raise DataError(f"{folder}: expected test images of {expected} pixels as in training, got {got}")
+        if int(test[1].max()) >= classes:
+            raise DataError(
+                f"{folder}: expected test labels up to {classes - 1} as in training, got {int(test[1].max())}"
+            )
     known = CLASS_NAMES.get(folder.resolve().name, ())
-    data = ImageData(
-        name=folder.resolve().name,
-        source=str(folder),
-        class_names=known if len(known) == classes else tuple(map(str, range(classes))),
-        peak=255.0,
-        train=part(images, labels, order[held_out:]),
-        validation=part(images, labels, order[:held_out]),
-        test=None if test is None else part(*test),
-        split=f"validation: a tenth of the training images, drawn by seed {seed}; "
-        + ("test: the t10k files" if test is not None else "no t10k files, so no test part"),
-    )
-    return data.whole() if whole else data
-
-
-def part(images: np.ndarray, labels: np.ndarray, chosen: np.ndarray | None = None) -> Part:
-    """A `Part` of the chosen images, as bytes with a channel dimension (count, 1, height, width)."""
-    if chosen is not None:
-        images, labels = images[chosen], labels[chosen]
-    pixels: Tensor = torch.from_numpy(images.copy()).unsqueeze(1)
-    return Part(pixels, torch.from_numpy(labels.astype(np.int64)))
+    names = known if len(known) == classes else tuple(map(str, range(classes)))
+    return assembled(folder.resolve().name, str(folder), names, seed, train, test, whole)

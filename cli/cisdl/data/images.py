@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cisdl.errors import DataError
+
+SHARE = 0.1
+"""Of the images, to validate on, and to be judged on where that is drawn too."""
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Images (count, channels, height, width) and labels (count,), bytes."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,8 @@ class ImageData:
     """How the parts came about, for people."""
     scaling: dict[str, float | str] = field(default_factory=dict)
     """What `scaled` did to the pixels: (pixel - shift) / scale."""
+    of_pictures: bool = False
+    """Whether pixels are light, from 0 to `peak`; those of other files are numbers that stay as they are."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -107,6 +118,23 @@ class ImageData:
 
         return self.rescaled({"how": how, "shift": shift, "scale": scale})
 
+    def to_peak(self, peak: float) -> ImageData:
+        """Pixels whose brightest is `peak`, to be looked at by a model that was trained on such."""
+        if peak == self.peak:
+            return self
+        factor = peak / self.peak
+
+        def brightened(part: Part) -> Part:
+            return Part(part.images.float() * factor, part.labels)
+
+        return replace(
+            self,
+            peak=peak,
+            train=brightened(self.train),
+            validation=brightened(self.validation),
+            test=None if self.test is None else brightened(self.test),
+        )
+
     def rescaled(self, scaling: Mapping[str, float | str]) -> ImageData:
         """Pixels as float32, (pixel - shift) / scale."""
         shift, scale = float(scaling["shift"]), float(scaling["scale"])
@@ -125,3 +153,66 @@ class ImageData:
     def to(self, device: torch.device) -> ImageData:
         test = None if self.test is None else self.test.to(device)
         return replace(self, train=self.train.to(device), validation=self.validation.to(device), test=test)
+
+
+def part_of(arrays: Arrays, chosen: np.ndarray | None = None) -> Part:
+    """The chosen images, as bytes."""
+    images, labels = arrays if chosen is None else (arrays[0][chosen], arrays[1][chosen])
+    return Part(torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64)))
+
+
+def assembled(
+    name: str,
+    source: str,
+    class_names: Sequence[str],
+    seed: int,
+    train: Arrays | None,
+    test: Arrays | None,
+    whole: bool,
+    validation: Arrays | None = None,
+    draw_test: bool = False,
+) -> ImageData:
+    """The parts that a source has, and those drawn from its training images by `seed`, a tenth each.
+
+    `whole`: the test images, or all there are where it has none, are the test part, the others are empty. A
+    test part is drawn where there is none and `draw_test` says so.
+    """
+    given = [arrays for arrays in (train, validation, test) if arrays is not None]
+    assert given
+    names = tuple(class_names)
+    if whole:
+        judged = given if test is None else [test]
+        images, labels = (np.concatenate([arrays[place] for arrays in judged]) for place in (0, 1))
+        part = part_of((images, labels))
+        none = part.first(0)
+        return ImageData(name, source, names, 255.0, none, none, part, "all of it is judged")
+
+    assert train is not None
+    count = len(train[1])
+    drawn = (["validation"] if validation is None else []) + (["test"] if test is None and draw_test else [])
+    if count <= len(drawn):
+        raise DataError(
+            f"{source}: expected at least {len(drawn) + 1} training images (one each to train on and for "
+            f"{' and '.join(drawn)}), got {count}"
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = max(1, min(round(count * SHARE), count // (len(drawn) + 1)))
+    parts = {"validation": validation, "test": test}
+    chosen = {which: part_of(arrays) for which, arrays in parts.items() if arrays is not None}
+    for which in drawn:
+        chosen[which], order = part_of(train, order[:held_out]), order[held_out:]
+    split = "; ".join(f"{which}: a tenth of the training images, drawn by seed {seed}" for which in drawn)
+    own = " and ".join(which for which in chosen if which not in drawn)
+    words = [split] if split else []
+    words += [f"{own}: files of its own"] if own else []
+    words += [] if "test" in chosen else ["no test files, so no test part"]
+    return ImageData(
+        name,
+        source,
+        names,
+        255.0,
+        part_of(train, order) if drawn else part_of(train),
+        chosen["validation"],
+        chosen.get("test"),
+        "; ".join(words),
+    )

@@ -9,6 +9,7 @@ what `cisdl eval` reads. To add a named set: a `DataEntry`, whose files lie in a
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 from cisdl.errors import DataError, UsageError, did_you_mean
 
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 SCALES = ("raw", "unit", "standard")
 
 KINDS = {
@@ -73,10 +75,33 @@ def files_of(*endings: str) -> Callable[[Path], bool]:
     return lambda path: fits(path) or (path.is_dir() and any(map(fits, path.iterdir())))
 
 
+def holds_image_folders(path: Path) -> bool:
+    """Whether a folder holds folders with images, at most two levels below."""
+    if not path.is_dir():
+        return False
+    below = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    below += [p for folder in below for p in folder.iterdir() if p.is_dir()]
+    return any(file.suffix.lower() in IMAGE_ENDINGS for folder in below for file in folder.iterdir())
+
+
 READERS: tuple[Reader, ...] = (
     Reader("idx", "images", "a folder of IDX files", has_names("train-images", "t10k-images")),
+    Reader("cifar", "images", "a .bin file as CIFAR-10's or a folder of them", files_of(".bin")),
+    Reader("image_folder", "images", "a folder of images for each class", holds_image_folders),
     # sentences, tags, pairs
     Reader("sentences", "sentences", "a .tsv file of text<TAB>label or a folder of them", files_of(".tsv")),
+    Reader(
+        "tags",
+        "tags",
+        "a .conll, .conllu or .txt file in columns or a folder of them",
+        files_of(".conll", ".conllu", ".txt"),
+    ),
+    Reader(
+        "pairs",
+        "pairs",
+        "a .tsv or .txt file of source<TAB>target, a .dict of phones, or a folder",
+        files_of(".dict", ".tsv", ".txt"),
+    ),
     # text
     Reader("text", "text", "a .txt file or a folder of them", files_of(".txt")),
 )
@@ -91,10 +116,30 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        DataEntry(
+            "cifar10-jpeg-subset", "12,000 small photos of ten kinds, 32 x 32 in colour", reader="cifar"
+        ),
+        DataEntry(
+            "photos", "2,166 pieces of two photos, 32 x 32 in colour", reader="photos",
+            bundled="bundled with scikit-learn", scale="unit",
+        ),
         # patterns
         DataEntry(
             "patterns", "random patterns of 1000 numbers, +1 or -1", kind="patterns", reader="patterns",
             bundled="drawn by the run's seed",
+        ),
+        # sequences: the task makes them, by its options
+        DataEntry(
+            "adding", "two marked numbers of a sequence to add", kind="sequences", reader="sequences",
+            bundled="generated",
+        ),
+        DataEntry(
+            "copy", "ten symbols to repeat after a pause", kind="sequences", reader="sequences",
+            bundled="generated",
+        ),
+        DataEntry(
+            "echo", "bits to repeat some steps later", kind="sequences", reader="sequences",
+            bundled="generated",
         ),
         # sentences
         DataEntry(
@@ -106,6 +151,22 @@ DATA: dict[str, DataEntry] = {
         DataEntry(
             "sentence-polarity", "8,778 snippets of film reviews", kind="sentences", reader="sentences"
         ),
+        # tags
+        DataEntry(
+            "python-source", "lines of Python's library, tagged by tokenize", kind="tags",
+            reader="python_source", bundled="bundled with Python",
+        ),
+        DataEntry("conll2000", "10,948 sentences with their chunks", kind="tags", reader="tags"),
+        DataEntry(
+            "ud-english-ewt", "14,545 sentences with parts of speech", kind="tags", reader="tags"
+        ),
+        # pairs
+        DataEntry(
+            "numbers", "5,000 numbers below a million and their English words", kind="pairs",
+            reader="numbers", bundled="made by rule",
+        ),
+        DataEntry("cmudict", "126,046 English words and their phones", kind="pairs", reader="pairs"),
+        DataEntry("tatoeba-eng-fra", "English sentences and French ones", kind="pairs", reader="pairs"),
         # text
         DataEntry(
             "manual", "370,000 characters of Python's own manual", kind="text", reader="manual",
@@ -171,12 +232,16 @@ def kind_of(data: str, data_dir: str | None, kinds: Collection[str]) -> str:
     return find(data, data_dir, kinds)[0].kind
 
 
-def load(data: str, data_dir: str | None, seed: int, kind: str, whole: bool = False) -> Any:
-    """The data set with that name, or in that file or folder, as data of that kind."""
+def load(data: str, data_dir: str | None, seed: int, kind: str, whole: bool = False, **wanted: Any) -> Any:
+    """The data set with that name, or in that file or folder, as data of that kind.
+
+    `wanted` (`size`, `channels`) is for readers that have such a parameter, the others leave it to the task.
+    """
     found, path = find(data, data_dir, [kind])
     module = importlib.import_module(
         f"cisdl.data.{found.module if isinstance(found, Reader) else found.reader}"
     )
     if isinstance(found, DataEntry) and found.bundled is not None:
         return module.load(seed, whole)
-    return module.load(path, seed, whole)
+    named = inspect.signature(module.load).parameters
+    return module.load(path, seed, whole, **{name: value for name, value in wanted.items() if name in named})

@@ -19,3 +19,8 @@ WORD = re.compile(r"\w+?(?=n't\b)|n't\b|'(?:s|m|d|re|ve|ll)\b|\w+|[^\w\s]")
 def words(text: str) -> list[str]:
     """The words of a text, in order."""
     return WORD.findall(BREAK.sub(" ", text).lower().replace("’", "'"))
+
+
+def pieces(text: str) -> list[tuple[int, str]]:
+    """Where each word starts, and the word as it is written: for tags, which a lower-case text would lose."""
+    return [(match.start(), match.group()) for match in WORD.finditer(text)]

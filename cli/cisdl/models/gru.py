@@ -28,16 +28,16 @@ from cisdl.models import recurrent
 
 def build(
     ops: Backend,
-    classes: int,
     hidden: Sequence[int],
     embedding: int,
     layers: int,
     bidirectional: bool,
     dropout: float,
     summary: str,
+    memory: int,
     **data: Any,
 ) -> nn.Module:
     return recurrent.build(
-        ops, "GRU", classes, hidden, **data,
+        ops, "GRU", hidden, **data, memory=memory,
         embedding=embedding, layers=layers, bidirectional=bidirectional, dropout=dropout, summary=summary,
     )  # fmt: skip

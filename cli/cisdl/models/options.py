@@ -18,9 +18,11 @@ AUGMENTATIONS = ("none", "shift", "flip", "both")
 ARCHITECTURES = ("mlp", "dcgan")
 RULES = ("hebb", "projection")
 UPDATES = ("asynchronous", "synchronous")
+CELLS = ("lstm", "gru", "elman")
 SUMMARIES = ("last", "mean", "max")
 
 COUNT = click.IntRange(min=1)
+STEPS = click.IntRange(min=0)
 PROBABILITY = click.FloatRange(0, 1, max_open=True)
 SHARE = click.FloatRange(0, 1, min_open=True)
 
@@ -61,6 +63,11 @@ OPTIONS: dict[str, Option] = {
     "dropout": Option("Probability of leaving a number out", PROBABILITY, "P"),
     "width": Option("Channels of the first layer", COUNT, "N"),
     "augment": Option("Training images moved by a few pixels, mirrored", click.Choice(AUGMENTATIONS)),
+    # sequences
+    "length": Option("Steps of generated sequences; of copy: blanks", COUNT, "N"),
+    "lag": Option("Steps that echo looks back", COUNT, "N"),
+    "truncate": Option("Steps that a gradient goes back at most; 0: all", STEPS, "N"),
+    "memory": Option("Steps that gates are set to remember at first; 0: torch's weights", STEPS, "N"),
     # autoencoders
     "code": Option("Numbers of the code", COUNT, "N"),
     "noise": Option("Its deviation, for pixels in [0, 1]", click.FloatRange(min=0, min_open=True), "S"),
@@ -76,10 +83,14 @@ OPTIONS: dict[str, Option] = {
     # texts and sequences
     "embedding": Option("Numbers that stand for a word", COUNT, "N"),
     "layers": Option("Recurrent layers, one on the other", COUNT, "N"),
+    "columns": Option("Read what the file gives of a word, too", click.BOOL),
+    "spelling": Option("States of a word's letters, in each direction", COUNT, "N"),
     "bidirectional": Option("Read in both directions", click.BOOL),
     "summary": Option("Which states are classified", click.Choice(SUMMARIES)),
+    "cell": Option("The recurrent layers", click.Choice(CELLS)),
+    "attention": Option("Look at all of the input at each step", click.BOOL),
     "word_dropout": Option("Probability of a word counting as unknown in training", PROBABILITY, "P"),
-    "min_count": Option("Rarer words are not known", COUNT, "N"),
+    "min_count": Option("Rarer words count as unknown, or are left out", COUNT, "N"),
     "max_words": Option("Only the most frequent words are known", COUNT, "N"),
     "max_length": Option("Of a longer text only the last N words count", COUNT, "N"),
     # word vectors

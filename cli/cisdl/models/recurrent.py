@@ -26,8 +26,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
+from cisdl.models.steps import Steps, set_memory
 
 CELLS = ("LSTM", "GRU", "RNN")
+"""The names of torch's layers and cells."""
 EMBEDDING_DEVIATION = 0.1
 """Of a word's first numbers: small, so that what a rare word learns outweighs what it was drawn with."""
 
@@ -54,6 +56,7 @@ class TextClassifier(nn.Module):
         summary: str = "last",
     ) -> None:
         super().__init__()
+        assert cell in CELLS
         self.summary = summary
         self.embedding = nn.Embedding(vocabulary, embedding)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
@@ -112,23 +115,31 @@ class RowClassifier(nn.Module):
 def build(
     ops: Backend,
     cell: str,
-    classes: int,
     hidden: Sequence[int],
+    classes: int = 0,
     shape: tuple[int, int, int] | None = None,
     vocabulary: int | None = None,
+    inputs: int | None = None,
+    outputs: int = 0,
     embedding: int = 100,
     layers: int = 1,
     bidirectional: bool = False,
     dropout: float = 0.0,
     summary: str = "last",
-) -> TextClassifier | RowClassifier:
-    """For texts of that vocabulary or images of that shape; the options after it are for texts."""
+    memory: int = 0,
+) -> TextClassifier | RowClassifier | Steps:
+    """For texts of that vocabulary, images of that shape, or sequences of so many inputs and outputs a step.
+
+    `memory` is for sequences, the other options after `hidden` for texts.
+    """
     if len(hidden) != 1:
         raise UsageError(f"{cell.lower()}: --hidden takes one width, got {','.join(map(str, hidden))}")
     if vocabulary is not None:
         return TextClassifier(
             ops, cell, vocabulary, embedding, hidden[0], classes, layers, bidirectional, dropout, summary
         )
+    if inputs is not None:
+        return set_memory(Steps(ops, cell.lower(), inputs, hidden[0], outputs), memory)
     assert shape is not None
     if layers != 1 or bidirectional or summary != "last":
         raise UsageError(f"{cell.lower()}: --layers, --bidirectional and --summary are for texts, got images")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cisdl.models.lenet import LeNet
 from cisdl.report import style
+from cisdl.report.restoration import shown, stretched
 
 STAGES = ("conv1", "pool1", "conv2", "pool2")
 
@@ -97,7 +98,7 @@ def draw_feature_maps(path: Path, title: str, model: LeNet, image: Tensor, names
     maps, probabilities = activations(model, image)
     with style.figure(path, 10.5, 9.2, title) as fig:
         grid = fig.add_gridspec(5, 2, width_ratios=[1, 3.4], height_ratios=[1.7, 1.75, 1.75, 0.68, 0.68])
-        draw_input(fig.add_subplot(grid[0, 0]), image[0].numpy())
+        draw_input(fig.add_subplot(grid[0, 0]), shown(stretched(image)))
         draw_output(fig.add_subplot(grid[0, 1]), probabilities, names)
         for row, (name, planes) in enumerate(maps.items(), start=1):
             axes = fig.add_subplot(grid[row, :])

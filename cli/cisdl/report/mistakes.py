@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cisdl.report import style
+from cisdl.report.restoration import shown, stretched
 
 COLUMNS, ROWS = 8, 4
 
@@ -29,6 +30,7 @@ def draw(
     path: Path, title: str, images: Tensor, scores: Tensor, labels: Tensor, names: tuple[str, ...]
 ) -> None:
     """`images` (count, C, H, W); labelled with the class, the answer given and its probability."""
+    pictures = stretched(images)
     chosen, are_mistakes = choose(scores, labels, COLUMNS * ROWS)
     confidence, predicted = scores.softmax(1).max(1)
     columns = min(COLUMNS, len(chosen))
@@ -45,7 +47,7 @@ def draw(
         for axes in grid.flat:
             style.bare(axes)
         for axes, index in zip(grid.flat, chosen.tolist(), strict=False):
-            axes.imshow(images[index, 0].numpy(), cmap="gray")
+            axes.imshow(shown(pictures[index]), cmap="gray")
             true, answer = names[int(labels[index])], names[int(predicted[index])]
             text = f"{true}\n→ {answer}" if long_names else f"{true} → {answer}"
             axes.set_title(

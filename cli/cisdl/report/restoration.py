@@ -19,6 +19,12 @@ def shown(image: Tensor) -> np.ndarray:
     return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
+def stretched(images: Tensor) -> Tensor:
+    """Images of any scale, their darkest number 0 and their brightest 1."""
+    low, high = images.min(), images.max()
+    return (images - low) / (high - low).clamp_min(1e-12)
+
+
 def draw(path: Path, title: str, rows: Mapping[str, Tensor]) -> None:
     """`rows`: a name and images (count, C, H, W) in [0, 1] each; the first is what the others should be.
 

@@ -37,13 +37,27 @@ def grid(images: Tensor) -> np.ndarray:
     for index, image in enumerate(large):
         top, left = index // columns * high, index % columns * wide
         canvas[:, top : top + high - GAP, left : left + wide - GAP] = image
-    pixels: np.ndarray = (canvas * 255).round().byte().numpy()
-    return pixels[0] if channels == 1 else pixels.transpose(1, 2, 0)
+    return bytes_of(canvas)
+
+
+def bytes_of(image: Tensor) -> np.ndarray:
+    """(C, H, W) in [0, 1] as bytes (H, W) or (H, W, 3)."""
+    pixels: np.ndarray = (image.clamp(0, 1) * 255).round().byte().numpy()
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
 def write_grid(path: Path, images: Tensor) -> None:
     """The images as one PNG."""
-    picture = Image.fromarray(grid(images))
+    write_png(path, grid(images))
+
+
+def write_image(path: Path, image: Tensor) -> None:
+    """One image, (C, H, W) in [0, 1]."""
+    write_png(path, bytes_of(image))
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    picture = Image.fromarray(pixels)
     write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 

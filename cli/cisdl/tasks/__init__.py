@@ -20,6 +20,10 @@ TASKS = {
     "image_recall": "images",
     "recall": "patterns",
     "text_classification": "sentences",
+    "tagging": "tags",
+    "translation": "pairs",
+    "sequences": "sequences",
+    "characters": "text",
     # word vectors
     "word2vec": "text",
     "glove": "text",

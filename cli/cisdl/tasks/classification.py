@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +13,18 @@ from torch.nn import functional as F
 from cisdl.backend import Backend
 from cisdl.data.augment import augmented
 from cisdl.data.batches import batches
-from cisdl.data.images import Part
+from cisdl.data.images import ImageData, Part
+from cisdl.errors import DataError
 from cisdl.models.alexnet import AlexNet
 from cisdl.models.lenet import LeNet
 from cisdl.models.registry import ModelEntry
-from cisdl.tasks.base import Curve, Evaluation, Pictures, Step
+from cisdl.tasks.base import Curve, Evaluation, Pictures, Prediction, Predicts, Step
 from cisdl.tasks.images import ImageTask
 from cisdl.training.config import TrainConfig
 
 EVALUATION_BATCH = 1000
+SHOWN = 3
+"""Classes that a prediction names."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,21 @@ def classify(model: nn.Module, part: Part) -> Classified:
     return Classified(loss, correct, len(part), scores.cpu())
 
 
-class Classification(ImageTask):
+class Classification(ImageTask, Predicts):
     """Trained on (images, labels)."""
 
     metric = "accuracy"
     loss_name = "cross-entropy"
     score = Curve("accuracy", "accuracy, %", 100.0)
+
+    def check(self, data: ImageData) -> None:
+        super().check(data)
+        found = data.train.labels.unique()  # type: ignore[no-untyped-call]
+        if len(found) < 2:
+            raise DataError(
+                f"{data.source}: expected training images of 2 classes or more, got "
+                f"{len(data.train)} of the class '{data.class_names[int(found[0])]}'"
+            )
 
     def build(self, ops: Backend) -> nn.Module:
         return self.entry.build(ops, shape=self.shape, classes=len(self.class_names), **self.option)
@@ -108,6 +120,22 @@ class Classification(ImageTask):
             heading = f"{title}: a {judged_on} image of “{name}” on its way through the network"
             path = folder / "feature_maps.png"
             convolutions.draw_feature_maps(path, heading, model, part.images[shown], names)
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, given: Sequence[str]) -> list[Prediction]:
+        """The class of the image in each file, with the model's confidence and what else it thought of."""
+        device = next(model.parameters()).device
+        images = [self.picture(path, self.shape[1:]) for path in given]
+        answers = []
+        for path, image in zip(given, images, strict=True):
+            shares = model.eval()(image.to(device)).softmax(1)[0].cpu()
+            first, *others = shares.argsort(descending=True)[:SHOWN].tolist()
+            details = {
+                "confidence": float(shares[first]),
+                "then": {self.class_names[other]: float(shares[other]) for other in others},
+            }
+            answers.append(Prediction(path, self.class_names[first], details))
+        return answers
 
 
 def new(entry: ModelEntry, config: TrainConfig) -> Classification:

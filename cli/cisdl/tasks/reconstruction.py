@@ -7,8 +7,9 @@ Mean squared error over all pixels, which lie in [0, 1]. It is also quoted as pe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +18,12 @@ from torch.nn import functional as F
 
 from cisdl.backend import Backend
 from cisdl.data.batches import batches
+from cisdl.data.images import ImageData
 from cisdl.errors import UsageError
 from cisdl.models.autoencoder import Autoencoder
+from cisdl.models.denoising_autoencoder import DenoisingAutoencoder
 from cisdl.models.registry import ModelEntry
-from cisdl.tasks.base import Curve, Evaluation, Pictures, Step
+from cisdl.tasks.base import Curve, Evaluation, Pictures, Prediction, Predicts, Step
 from cisdl.tasks.images import ImageTask
 from cisdl.training.config import TrainConfig
 
@@ -63,7 +66,7 @@ def judge(restored: Tensor, clean: Tensor) -> Restored:
     return Restored(error, len(clean), restored.cpu())
 
 
-class Reconstruction(ImageTask):
+class Reconstruction(ImageTask, Predicts):
     """Trained on (input, clean image); the input is the clean image too where there is no --noise."""
 
     metric = "squared error"
@@ -80,6 +83,10 @@ class Reconstruction(ImageTask):
 
     def build(self, ops: Backend) -> nn.Module:
         return self.entry.build(ops, shape=self.shape, **self.option)
+
+    def relabelled(self, loaded: ImageData, data: str) -> ImageData:
+        """Any classes will do."""
+        return loaded
 
     def corrupted(self, images: Tensor, generator: np.random.Generator) -> Tensor:
         """A copy with noise, which may leave [0, 1]. Without noise the images themselves."""
@@ -145,6 +152,27 @@ class Reconstruction(ImageTask):
                 part.labels,
                 self.class_names,
             )
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, given: Sequence[str]) -> list[Prediction]:
+        """What the model makes of the image in each file, in `<name>-restored.png` in the current directory.
+
+        Convolutions take an image of any size as it is; the autoencoder one of its own size.
+        """
+        from cisdl.report.samples import write_image
+
+        device = next(model.parameters()).device
+        any_size = isinstance(model, DenoisingAutoencoder) and self.config.image_size is None
+        size = None if any_size else self.shape[1:]
+        images = [self.picture(path, size) for path in given]
+        answers = []
+        for path, image in zip(given, images, strict=True):
+            restored = model.eval()(image.to(device)).cpu()
+            change = float((restored - image).square().mean())
+            written = Path(f"{Path(path).stem}-restored.png")
+            write_image(written, restored[0])
+            answers.append(Prediction(path, str(written), {"change, mean squared": change}))
+        return answers
 
 
 def new(entry: ModelEntry, config: TrainConfig) -> Reconstruction:
