@@ -160,14 +160,27 @@ def counted(download: Download, folder: Path, data_dir: str | None) -> str:
 
 
 def read(what: str, data_dir: str | None) -> str:
-    """A set without checksums, or a path: what the first reader that takes it finds."""
+    """A set without checksums, or a path: what the first reader that can read it finds."""
+    from cisdl.data.registry import DATA, KINDS, READERS
+
+    if what in DATA:
+        return in_words(counts_of(what, data_dir))
+    path = Path(what).expanduser()
+    failed: DataError | None = None
+    for kind in dict.fromkeys(reader.kind for reader in READERS if path.exists() and reader.matches(path)):
+        try:
+            return f"{in_words(counts_of(what, data_dir, [kind]))}, as {KINDS[kind]}"
+        except DataError as error:  # noqa: PERF203  (there are three readers at most)
+            failed = error
+    if failed is not None:
+        raise failed
     return in_words(counts_of(what, data_dir))
 
 
-def counts_of(what: str, data_dir: str | None) -> dict[str, int]:
+def counts_of(what: str, data_dir: str | None, kinds: list[str] | None = None) -> dict[str, int]:
     from cisdl.data import registry
 
-    kind = registry.kind_of(what, data_dir, list(registry.KINDS))
+    kind = registry.kind_of(what, data_dir, kinds or list(registry.KINDS))
     loaded: Any = registry.load(what, data_dir, 0, kind)
     return dict(loaded.counts)
 
