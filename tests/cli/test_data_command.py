@@ -278,7 +278,8 @@ def test_verify_finds_a_changed_byte_and_looks_into_packed_files(
 
 def test_verify_a_path_and_what_is_bundled(cisdl: Command, tmp_path: Path) -> None:
     (tmp_path / "some.txt").write_bytes(CONTENT)
-    assert cisdl("data", "verify", "some.txt").out == "some.txt: 68,800 train, 8,600 validation, 8,600 test\n"
+    said = "some.txt: 68,800 train, 8,600 validation, 8,600 test, as a text\n"
+    assert cisdl("data", "verify", "some.txt").out == said
     assert cisdl("data", "verify", "digits").out.startswith("digits: 1,077 train, 360 validation, 360 test")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
     assert cisdl("data", "verify", "bad.txt").code == errors.DATA

@@ -329,7 +329,7 @@ def test_pictures_of_few_words(tmp_path: Path) -> None:
     vectors = WordVectors(["aaaa", "bbbb", "cccc"], torch.eye(3))
     words.draw_neighbours(tmp_path / "neighbours.png", "title", vectors)
     words.draw_map(tmp_path / "map.png", "title", vectors)
-    words.draw_analogies(tmp_path / "analogies.png", "title", vectors, ())
+    words.draw_analogies(tmp_path / "analogies.png", "title", vectors, (), ())
     assert [path.name for path in tmp_path.iterdir()] == ["neighbours.png"]
 
 
@@ -388,6 +388,7 @@ def test_published_tests_are_read_and_say_what_they_cover(tmp_path: Path) -> Non
     task = loaded("word2vec", limit=60_000, options={"word_eval": str(folder)})
     scored = task.evaluate(model_of(task), "validation")
     assert [(s.used, s.total) for s in scored.similarity] == [(2, 3)]
+    assert task.score.key == "pairs"
     assert scored.analogies is not None
     assert (scored.analogies.used, scored.analogies.total) == (1, 2)
     assert "pairs" in str(scored)

@@ -160,26 +160,29 @@ def counted(download: Download, folder: Path, data_dir: str | None) -> str:
 
 
 def read(what: str, data_dir: str | None) -> str:
-    """A set without checksums, or a path: what the first reader that takes it finds."""
+    """A set without checksums, or a path: what the first reader that can read it finds."""
+    from cisdl.data.registry import DATA, KINDS, READERS
+
+    if what in DATA:
+        return in_words(counts_of(what, data_dir))
+    path = Path(what).expanduser()
+    failed: DataError | None = None
+    for kind in dict.fromkeys(reader.kind for reader in READERS if path.exists() and reader.matches(path)):
+        try:
+            return f"{in_words(counts_of(what, data_dir, [kind]))}, as {KINDS[kind]}"
+        except DataError as error:  # noqa: PERF203  (there are three readers at most)
+            failed = error
+    if failed is not None:
+        raise failed
     return in_words(counts_of(what, data_dir))
 
 
-def counts_of(what: str, data_dir: str | None) -> dict[str, int]:
+def counts_of(what: str, data_dir: str | None, kinds: list[str] | None = None) -> dict[str, int]:
     from cisdl.data import registry
 
-    registry.find(what, data_dir, list(registry.KINDS))
-    refused: DataError | None = None
-    for kind in registry.KINDS:  # a .txt file may be tagged, pairs, or just a text
-        try:
-            registry.find(what, data_dir, [kind])
-        except (DataError, UsageError):
-            continue
-        try:
-            return dict(registry.load(what, data_dir, 0, kind).counts)
-        except DataError as error:
-            refused = refused or error
-    assert refused is not None
-    raise refused
+    kind = registry.kind_of(what, data_dir, kinds or list(registry.KINDS))
+    loaded: Any = registry.load(what, data_dir, 0, kind)
+    return dict(loaded.counts)
 
 
 def in_words(counts: Any) -> str:

@@ -99,6 +99,7 @@ DOWNLOADS: dict[str, Download] = {
                     },
                 ),
             ),
+            {"train": 45000, "validation": 5000, "test": 10000},
         ),
         Download(
             "sst2", "7,792 sentences of film reviews, positive or negative (0.8 MB)",

@@ -116,6 +116,7 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("mnist", "70,000 handwritten digits, 28 x 28"),
         DataEntry("fashion-mnist", "70,000 photos of clothing, 28 x 28"),
+        DataEntry("cifar10", "60,000 small photos of ten kinds, 32 x 32 in colour", reader="cifar"),
         DataEntry(
             "cifar10-jpeg-subset", "12,000 small photos of ten kinds, 32 x 32 in colour", reader="cifar"
         ),

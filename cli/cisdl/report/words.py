@@ -15,7 +15,7 @@ from sklearn.manifold import TSNE
 
 from cisdl.data import word_groups
 from cisdl.report import style
-from cisdl_ops.word_vectors import WordVectors
+from cisdl_ops.word_vectors import Score, WordVectors
 
 Box = tuple[float, float, float, float]
 
@@ -123,8 +123,13 @@ def common(a: Box, b: Box) -> float:
     return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[2], b[2]))
 
 
-def draw_analogies(path: Path, title: str, vectors: WordVectors, files: Sequence[Path]) -> None:
-    """Some questions "a is to b as c is to ?", the answers, and the right one."""
+def draw_analogies(
+    path: Path, title: str, vectors: WordVectors, files: Sequence[Path], scores: Sequence[Score]
+) -> None:
+    """Some questions "a is to b as c is to ?", the answers, and the right one.
+
+    `scores`, of all questions of `files` and of the plurals, are for the title.
+    """
     questions = published(vectors, files)
     what = "analogies"
     if not questions:
@@ -134,8 +139,9 @@ def draw_analogies(path: Path, title: str, vectors: WordVectors, files: Sequence
     if not questions:
         return
     answers = [vectors.analogy(a, b, c, 3) for a, b, c, _ in questions]
-    right = sum(found[0][0] == d for found, (*_, d) in zip(answers, questions, strict=True))
-    heading = f"{title}: {what}, {right} of these {len(questions)} right"
+    found_of = {score.name: score for score in scores}
+    score = found_of["plurals" if what != "analogies" else what]
+    heading = f"{title}: {what}, {100 * score.value:.1f} % of {score.used:,} right, of which these are some"
     with style.figure(path, 10.5, 0.8 + 0.36 * (len(questions) + 1), heading) as fig:
         axes = fig.add_subplot()
         frame(axes, 7, len(questions) + 1)
@@ -168,7 +174,9 @@ def published(vectors: WordVectors, files: Sequence[Path]) -> list[tuple[str, st
                 a, b, c, d = fields
                 sections.setdefault(section, []).append((a, b, c, d))
     each = -(-ROWS // max(1, len(sections)))
-    chosen = [asked[:: max(1, len(asked) // each)][:each] for asked in sections.values()]
+    chosen = [
+        asked[len(asked) // (2 * each) :: max(1, len(asked) // each)][:each] for asked in sections.values()
+    ]
     return [question for asked in chosen for question in asked][:ROWS]
 
 
