@@ -58,6 +58,8 @@ def add(row: str, folders: list[Path]) -> None:
         for name, value in facts.items():
             if isinstance(value, list | dict) and len(value) > LONGEST_FACT:
                 facts[name] = f"{len(value)} entries"
+            elif isinstance(value, str) and len(value.split()) > LONGEST_FACT:
+                facts[name] = f"{len(value.split())} entries"
         facts.pop("source", None)
         config.pop("data_dir", None)
         runs.append({"config": config, "result": result})

@@ -25,7 +25,8 @@ def linear_cases() -> Iterator[Case]:
     # The product turned round: whole tiles and a rest of rows and columns; a sum in one and in two parts.
     yield linear("test", "turned", (35, 70), 75)
     yield linear("test", "turned_long_sum", (35, 1030), 75)
-    yield linear("test", "turned_weight_gradient", (257, 17), 39)
+    yield linear("test", "turned_weight_gradient", (257, 135), 271)
+    yield linear("test", "turned_weight_gradient_128_bit", (70, 40), 81)
     # Weights that are copied as the first rows meet them, and row panels enough that the copy is used.
     yield linear("test", "many_rows", (131, 67), 65)
     yield linear("test", "many_columns", (17, 1100), 35)

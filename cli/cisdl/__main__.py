@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("cisdl.commands.report:report", "Write one HTML page of a run, or of several side by side."),
     "bench": ("cisdl.commands.bench:bench", "Time our kernels and models against torch's, verified first."),
     "check": ("cisdl.commands.check:check", "Compare every kernel with its plain reference."),
+    "data": ("cisdl.commands.data:data", "Bring public data sets, and check those that are there."),
     "ls": ("cisdl.commands.ls:ls", "List models, data sets, runs or kernels."),
     "show": ("cisdl.commands.show:show", "Show a model's layers, or what a run did."),
     "env": ("cisdl.commands.env:env", "Describe this machine and mend what is missing on it."),

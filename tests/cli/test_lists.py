@@ -29,7 +29,8 @@ def test_ls_data_says_what_is_there(cisdl: Command, tmp_path: Path) -> None:
     rows = {row["data"]: row["where"] for row in json.loads(cisdl("ls", "data", "--json").out)}
     assert rows["digits"] == "bundled with scikit-learn"
     assert rows["mnist"] == "data/mnist (no test images)"
-    assert rows["fashion-mnist"] == f"not in {tmp_path / 'data'}"
+    brings = "`cisdl data get fashion-mnist` brings it"
+    assert rows["fashion-mnist"] == f"not in {tmp_path / 'data'}; {brings}"
 
 
 def test_ls_runs_and_show_run(cisdl: Command, tmp_path: Path) -> None:

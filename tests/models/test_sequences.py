@@ -127,7 +127,7 @@ def test_jordan_is_the_formula_in_its_docstring() -> None:
         torch.testing.assert_close(model(x)[0][:, t], y)
 
 
-@pytest.mark.parametrize("name", ["elman", "jordan", "lstm"])
+@pytest.mark.parametrize("name", ["elman", "jordan", "lstm", "gru"])
 def test_both_backends_start_alike_and_ours_uses_our_layers(name: str) -> None:
     ours, theirs = network(name, "cisdl"), network(name)
     assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -155,7 +155,7 @@ def test_digits_are_read_row_by_row(name: str, parameters: int) -> None:
     torch.testing.assert_close(model(images), model.get_submodule("steps")(images[:, 0])[0][:, -1])
 
 
-@pytest.mark.parametrize("name", ["elman", "jordan", "lstm"])
+@pytest.mark.parametrize("name", ["elman", "jordan", "lstm", "gru"])
 def test_sequences_of_a_batch_know_nothing_of_each_other(name: str) -> None:
     """Neither side by side, nor one batch of the next: a state kept by the module would show here."""
     model, x = network(name), torch.randn(4, 6, 3)
@@ -179,7 +179,7 @@ def test_training_leaves_no_trace_in_an_evaluation() -> None:
 # backpropagation through time
 
 
-@pytest.mark.parametrize("name", ["elman", "jordan", "lstm"])
+@pytest.mark.parametrize("name", ["elman", "jordan", "lstm", "gru"])
 def test_the_gradient_is_cut_where_it_should_be_and_the_state_is_not(name: str) -> None:
     model, x = network(name), torch.randn(2, 10, 3, requires_grad=True)
     whole, cut = unrolled(model, x, 0), unrolled(model, x, 4)

@@ -60,6 +60,7 @@ def models() -> Rows:
 
 
 def data(data_dir: str | None) -> Rows:
+    from cisdl.data.downloads import DOWNLOADS
     from cisdl.data.idx import find
     from cisdl.data.registry import DATA, data_folder
 
@@ -69,13 +70,19 @@ def data(data_dir: str | None) -> Rows:
         if entry.bundled:
             where = entry.bundled
         elif not folder.is_dir():
-            where = f"not in {data_folder(data_dir).absolute()}"
+            brings = f"; `cisdl data get {entry.name}` brings it" if entry.name in DOWNLOADS else ""
+            where = f"not in {data_folder(data_dir).absolute()}{brings}"
         elif entry.reader == "idx" and find(folder, "train-images-idx3-ubyte") is None:
             where = f"no train-images-idx3-ubyte[.gz] in {folder}"
         else:
             lacks_test = entry.reader == "idx" and find(folder, "t10k-images-idx3-ubyte") is None
             where = f"{folder}{' (no test images)' if lacks_test else ''}"
         rows.append({"data": entry.name, "what": entry.title, "where": where})
+    for name, download in DOWNLOADS.items():
+        if name not in DATA:
+            there = (data_folder(data_dir) / name).is_dir()
+            where = str(data_folder(data_dir) / name) if there else f"`cisdl data get {name}` brings it"
+            rows.append({"data": name, "what": download.title, "where": where})
     return rows
 
 

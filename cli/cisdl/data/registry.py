@@ -174,6 +174,7 @@ DATA: dict[str, DataEntry] = {
         ),
         DataEntry("tinyshakespeare", "1.1 million characters of Shakespeare", kind="text", reader="text"),
         DataEntry("ptb", "5.4 million characters of the Wall Street Journal", kind="text", reader="ptb"),
+        DataEntry("text8", "17 million words of English Wikipedia, letters only", kind="text", reader="text"),
         DataEntry("wikipedia-en", "12 million words of English Wikipedia", kind="text", reader="text"),
     )
 }  # fmt: skip
@@ -197,8 +198,8 @@ def find(data: str, data_dir: str | None, kinds: Collection[str]) -> tuple[DataE
             raise UsageError(f"--data {data}: expected {wanted}, got {KINDS[entry.kind]}")
         if entry.bundled is None and not folder.is_dir():
             raise DataError(
-                f"data set '{data}': expected the folder {folder.absolute()}, got no such folder; put its "
-                "files there, or name the folder above it with --data-dir or CISDL_DATA"
+                f"data set '{data}': expected the folder {folder.absolute()}, got no such folder; "
+                f"{bringing(data)}, or name the folder above it with --data-dir or CISDL_DATA"
             )
         return entry, folder
 
@@ -217,6 +218,13 @@ def find(data: str, data_dir: str | None, kinds: Collection[str]) -> tuple[DataE
     others = [reader.title for reader in READERS if reader.matches(path)]
     got = others[0] if others else "a folder without them" if path.is_dir() else "a file of another kind"
     raise DataError(f"{data}: expected {titles}, got {got}")
+
+
+def bringing(data: str) -> str:
+    """How the files of a set come to its folder."""
+    from cisdl.data.downloads import DOWNLOADS
+
+    return f"bring it with `cisdl data get {data}`" if data in DOWNLOADS else "put its files there"
 
 
 def kind_of(data: str, data_dir: str | None, kinds: Collection[str]) -> str:

@@ -1,6 +1,7 @@
 """Sentences with a tag for every word, and readers for CoNLL's columns, UTF-8, plain or .gz or .xz.
 
-    .txt, .conll    columns separated by spaces or tabs, the word first and its tag last
+    .txt, .conll    columns separated by spaces or tabs, the word first and its tag last; of columns between
+                    the last one is kept as what is given of the word (CoNLL-2000: its part of speech)
     .conllu         CoNLL-U: ten columns separated by tabs, the word is column 2 and its tag column 4 (UPOS);
                     comments, joined words (3-4) and left-out ones (5.1) are passed over
 
@@ -23,6 +24,8 @@ CONLLU_COLUMNS = 10
 class Tagged(NamedTuple):
     words: tuple[str, ...]
     tags: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    """What else is known of each word, if anything."""
 
 
 def read(path: Path) -> list[Tagged]:
@@ -31,12 +34,13 @@ def read(path: Path) -> list[Tagged]:
     found: list[Tagged] = []
     words: list[str] = []
     tags: list[str] = []
+    given: list[str] = []
     columns = CONLLU_COLUMNS if conllu else None
     for number, line in enumerate([*read_lines(path), ""], start=1):
         if not line.strip():
             if words:
-                found.append(Tagged(tuple(words), tuple(tags)))
-                words, tags = [], []
+                found.append(Tagged(tuple(words), tuple(tags), tuple(given)))
+                words, tags, given = [], [], []
             continue
         if line.startswith("#" if conllu else "-DOCSTART-"):
             continue
@@ -47,6 +51,8 @@ def read(path: Path) -> list[Tagged]:
         if not conllu or cells[0].isdecimal():
             words.append(cells[1] if conllu else cells[0])
             tags.append(cells[3] if conllu else cells[-1])
+            if not conllu and columns > 2:
+                given.append(cells[-2])
     if not found:
         raise DataError(f"{path}: expected tagged sentences, got none")
     return found

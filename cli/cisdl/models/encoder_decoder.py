@@ -18,7 +18,7 @@ Trained: embeddings, both LSTMs, A, B, V, d. Loss: softmax cross-entropy of y_1 
 the symbols of the mini-batch, padding left out.
 
 Source: Sutskever, Vinyals, Le, "Sequence to sequence learning with neural networks", NIPS 2014; attention:
-Luong, Pham, Manning, EMNLP 2015 ("general"). With --cell GRU nearly Cho et al., EMNLP 2014.
+Luong, Pham, Manning, EMNLP 2015 ("general"). With --cell gru nearly Cho et al., EMNLP 2014.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class EncoderDecoder(nn.Module):
         attention: bool,
     ) -> None:
         super().__init__()
-        layer = getattr(ops, cell)
+        layer = {"lstm": ops.LSTM, "gru": ops.GRU, "elman": ops.RNN}[cell]
         between = dropout if layers > 1 else 0.0
         shared: dict[str, Any] = {"num_layers": layers, "batch_first": True, "dropout": between}
         self.input_embedding = nn.Embedding(inputs, embedding)

@@ -26,7 +26,7 @@ from cisdl.models.steps import Rows, State, one_width
 
 
 class Jordan(nn.Module):
-    """As `recurrent.Steps`; the state is the last output (batch, outputs)."""
+    """As `steps.Steps`; the state is the last output (batch, outputs)."""
 
     def __init__(self, ops: Backend, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()

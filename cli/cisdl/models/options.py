@@ -18,7 +18,7 @@ AUGMENTATIONS = ("none", "shift", "flip", "both")
 ARCHITECTURES = ("mlp", "dcgan")
 RULES = ("hebb", "projection")
 UPDATES = ("asynchronous", "synchronous")
-CELLS = ("LSTM", "GRU", "RNN")
+CELLS = ("lstm", "gru", "elman")
 SUMMARIES = ("last", "mean", "max")
 
 COUNT = click.IntRange(min=1)
@@ -83,6 +83,7 @@ OPTIONS: dict[str, Option] = {
     # texts and sequences
     "embedding": Option("Numbers that stand for a word", COUNT, "N"),
     "layers": Option("Recurrent layers, one on the other", COUNT, "N"),
+    "columns": Option("Read what the file gives of a word, too", click.BOOL),
     "spelling": Option("States of a word's letters, in each direction", COUNT, "N"),
     "bidirectional": Option("Read in both directions", click.BOOL),
     "summary": Option("Which states are classified", click.Choice(SUMMARIES)),

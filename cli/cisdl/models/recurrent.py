@@ -26,9 +26,10 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
-from cisdl.models.options import CELLS
 from cisdl.models.steps import Steps, set_memory
 
+CELLS = ("LSTM", "GRU", "RNN")
+"""The names of torch's layers and cells."""
 EMBEDDING_DEVIATION = 0.1
 """Of a word's first numbers: small, so that what a rare word learns outweighs what it was drawn with."""
 

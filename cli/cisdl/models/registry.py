@@ -231,6 +231,20 @@ MODELS: dict[str, ModelEntry] = {
             )
             for name in ("lstm", "gru")
         ),
+        ModelEntry(
+            "char-lm",
+            week=6,
+            title="character language model: an LSTM that reads a text and foretells every next character",
+            tasks=("characters",),
+            epochs=12,
+            batch_size=32,
+            optimizer="adam",
+            lr={"sgd": 1.0, "momentum": 1e-1, "adam": 4e-3},
+            schedule="cosine",
+            options={"cell": "lstm", "hidden": (192,), "layers": 1, "dropout": 0.2, "truncate": 64},
+            data="manual",
+            clip_norm=1.0,
+        ),
         # tags and pairs
         ModelEntry(
             "tagger",
@@ -245,6 +259,7 @@ MODELS: dict[str, ModelEntry] = {
                 "hidden": (100,),
                 "embedding": 100,
                 "spelling": 25,
+                "columns": False,
                 "layers": 1,
                 "dropout": 0.3,
                 "word_dropout": 0.1,
@@ -265,7 +280,7 @@ MODELS: dict[str, ModelEntry] = {
             lr={"sgd": 1.0, "momentum": 1e-1, "adam": 3e-3},
             schedule="cosine",
             options={
-                "cell": "LSTM",
+                "cell": "lstm",
                 "hidden": (128,),
                 "embedding": 64,
                 "layers": 1,

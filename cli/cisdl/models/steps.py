@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from cisdl.backend import Backend
 from cisdl.errors import UsageError
 
-CELLS = ("elman", "lstm", "gru")
-
 State: TypeAlias = "Tensor | tuple[Tensor, ...] | None"
 """What a network remembers; None at the start of a sequence."""
 

@@ -5,6 +5,7 @@
     h_t  = [forward LSTM (x_1 .. x_t), backward LSTM (x_T .. x_t)]        (batch, T, 2 hidden)
     scores_t = V h_t + d                                                  (batch, T, tags)
 
+With --columns, x_t also has an embedding of what the file gives of the word, like its part of speech.
 The letters say what a word's table entry cannot: that an unknown one ends in "-ing" or begins with a capital.
 Each different word of a mini-batch is spelled once. Dropout, in training, is on x and h.
 
@@ -29,6 +30,8 @@ from cisdl.models.recurrent import EMBEDDING_DEVIATION, pack
 
 LETTER = 25
 """Numbers that stand for a letter."""
+GIVEN = 25
+"""Numbers that stand for what is given of a word."""
 
 
 class Tagger(nn.Module):
@@ -45,14 +48,16 @@ class Tagger(nn.Module):
         hidden: int,
         layers: int,
         dropout: float,
+        given: int = 0,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
         self.letters = nn.Embedding(letters, LETTER)
         self.spelling = ops.LSTM(LETTER, spelling, bidirectional=True, batch_first=True)
+        self.given = nn.Embedding(given, GIVEN) if given else None
         self.recurrent = ops.LSTM(
-            embedding + 2 * spelling,
+            embedding + 2 * spelling + (GIVEN if given else 0),
             hidden,
             num_layers=layers,
             bidirectional=True,
@@ -63,7 +68,13 @@ class Tagger(nn.Module):
         self.output = ops.Linear(2 * hidden, tags)
 
     def forward(
-        self, words: Tensor, lengths: Tensor, letters: Tensor, letter_counts: Tensor, spelled: Tensor
+        self,
+        words: Tensor,
+        lengths: Tensor,
+        letters: Tensor,
+        letter_counts: Tensor,
+        spelled: Tensor,
+        given: Tensor,
     ) -> Tensor:
         """Scores; those of padding mean nothing.
 
@@ -71,10 +82,14 @@ class Tagger(nn.Module):
             words: (batch, T), numbers of the vocabulary, with their ``lengths`` (batch,).
             letters: (different words, longest), with their ``letter_counts``.
             spelled: (batch, T), which row of ``letters`` spells the word.
+            given: (batch, T), numbers of what is given of the words, if anything is.
         """
         _, (h, _) = self.spelling(pack(self.letters(letters), letter_counts))  # (2, words, spelling)
         spelling = torch.cat([h[0], h[1]], 1)[spelled]  # (batch, T, 2 spelling)
-        x = self.dropout(torch.cat([self.embedding(words), spelling], 2))
+        parts = [self.embedding(words), spelling]
+        if self.given is not None:
+            parts.append(self.given(given))
+        x = self.dropout(torch.cat(parts, 2))
         outputs, _ = self.recurrent(pack(x, lengths))
         h, _ = pad_packed_sequence(outputs, batch_first=True)  # (batch, T, 2 hidden)
         scores: Tensor = self.output(self.dropout(h))
@@ -91,7 +106,8 @@ def build(
     hidden: Sequence[int],
     layers: int,
     dropout: float,
+    given: int = 0,
 ) -> Tagger:
     if len(hidden) != 1:
         raise UsageError(f"tagger: --hidden takes one width, got {','.join(map(str, hidden))}")
-    return Tagger(ops, vocabulary, letters, tags, embedding, spelling, hidden[0], layers, dropout)
+    return Tagger(ops, vocabulary, letters, tags, embedding, spelling, hidden[0], layers, dropout, given)

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from cisdl.report import style
 
 SMALLEST = 1e-12
+SHOWN = 80
+"""Characters over which states are drawn."""
 UNITS = 48
 """Hidden units of which the course is drawn."""
 

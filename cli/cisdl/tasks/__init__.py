@@ -23,6 +23,7 @@ TASKS = {
     "tagging": "tags",
     "translation": "pairs",
     "sequences": "sequences",
+    "characters": "text",
     # word vectors
     "word2vec": "text",
     "glove": "text",

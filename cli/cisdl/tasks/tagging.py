@@ -39,7 +39,7 @@ NEVER_SEEN = -1
 """The number of a tag that is not in the training data."""
 TAGS_DRAWN = 20
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 """What `Tagger.forward` takes, and the tags (batch, T); `NEVER_SEEN` in padding."""
 Span = tuple[int, int, str]
 """A chunk: its first word, the word after its last, its name."""
@@ -141,6 +141,8 @@ class TaggingTask(Task, Predicts):
     """Of words in lower case."""
     letters: Vocabulary
     tags: tuple[str, ...]
+    given: Vocabulary | None = None
+    """Of the column beside the words, with --columns."""
     device = torch.device("cpu")
 
     # the data
@@ -156,6 +158,8 @@ class TaggingTask(Task, Predicts):
                 max_size=self.option["max_words"],
             )
             self.letters = Vocabulary.of((w for s in data.train for w in s.words), what="letters")
+            if self.option["columns"]:
+                self.given = Vocabulary.of((s.given for s in data.train), what="entries of a column")
             every = (sentence.tags for sentence in data.train)
             self.tags = tuple(sorted(Vocabulary.of(every, special=(), what="tags").words))
         except DataError as error:
@@ -166,12 +170,14 @@ class TaggingTask(Task, Predicts):
             "tags": list(self.tags),
             "vocabulary": list(self.vocabulary.words),
             "letters": list(self.letters.words),
+            "given": [] if self.given is None else list(self.given.words),
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
         self.tags = tuple(facts["tags"])
         self.vocabulary = Vocabulary(tuple(facts["vocabulary"]))
         self.letters = Vocabulary(tuple(facts["letters"]))
+        self.given = Vocabulary(tuple(facts["given"])) if facts["given"] else None
 
     def open(self, data: str, data_dir: str | None) -> None:
         self.sentences = registry.load(data, data_dir, self.config.seed, "tags", whole=True)
@@ -206,11 +212,17 @@ class TaggingTask(Task, Predicts):
     # the model
 
     def build(self, ops: Backend) -> nn.Module:
-        sizes = {"vocabulary": len(self.vocabulary), "letters": len(self.letters), "tags": len(self.tags)}
+        given = 0 if self.given is None else len(self.given)
+        sizes = {
+            "given": given,
+            "vocabulary": len(self.vocabulary),
+            "letters": len(self.letters),
+            "tags": len(self.tags),
+        }
         return self.entry.build(ops, **sizes, **self.option)
 
     def example(self) -> tuple[Tensor, ...]:
-        return self.batch([Tagged(("a", "b", "c"), ("", "", ""))])[:-1]
+        return self.batch([Tagged(("a", "b", "c"), ("",) * 3, ("",) * 3)])[:-1]
 
     def batch(self, sentences: Sequence[Tagged]) -> Batch:
         """The sentences as numbers, on the device; lengths stay on the CPU."""
@@ -222,8 +234,14 @@ class TaggingTask(Task, Predicts):
         rows, _ = padded([[different[word] for word in sentence.words] for sentence in sentences])
         numbers = {tag: number for number, tag in enumerate(self.tags)}
         tags, _ = padded([[numbers.get(t, NEVER_SEEN) for t in s.tags] for s in sentences], NEVER_SEEN)
-        device = self.device
-        return (words.to(device), lengths, letters.to(device), counts, rows.to(device), tags.to(device))
+        given = torch.zeros_like(words)
+        if self.given is not None:
+            if any(len(s.given) < len(s.words) for s in sentences):
+                raise DataError("expected a column between words and tags, as in training, got none")
+            given, _ = padded([self.given.encode(s.given) for s in sentences])
+        tensors = (words, lengths, letters, counts, rows, given, tags)
+        moved = [each if each is lengths or each is counts else each.to(self.device) for each in tensors]
+        return tuple(moved)  # type: ignore[return-value]
 
     # training
 
@@ -274,7 +292,7 @@ class TaggingTask(Task, Predicts):
         overall: Counter[str] = Counter()
         for sentence in self.sentences.train:
             overall.update(sentence.tags)
-            for word, tag in zip(*sentence, strict=True):
+            for word, tag in zip(sentence.words, sentence.tags, strict=True):
                 counts.setdefault(word, Counter())[tag] += 1
         usual = {word: tags.most_common(1)[0][0] for word, tags in counts.items()}
         new = overall.most_common(1)[0][0]
@@ -285,6 +303,10 @@ class TaggingTask(Task, Predicts):
     # a finished run
 
     def predict(self, model: nn.Module, given: Sequence[str]) -> list[Prediction]:
+        if self.given is not None:
+            raise UsageError(
+                "a tagger trained with --columns needs them: expected a file for cisdl eval, got text"
+            )
         found = []
         for text in given:
             words = tuple(word for _, word in pieces(text))

@@ -151,8 +151,12 @@ class Translation(Task, Predicts):
         self.letters, self.longest = facts["letters"], facts["longest"]
 
     def open(self, data: str, data_dir: str | None) -> None:
-        self.pairs = registry.load(data, data_dir, self.config.seed, "pairs", whole=True)
-        there = {symbol for pair in self.pairs.test or () for target in pair.targets for symbol in target}
+        found: Examples[Pair] = registry.load(data, data_dir, self.config.seed, "pairs", whole=True)
+        test = found.test or ()
+        if self.letters:  # a file of text has words
+            test = tuple(Pair(tuple(" ".join(s)) if max(map(len, s)) > 1 else s, t) for s, t in test)
+        self.pairs = Examples(found.name, found.source, (), (), test, found.split)
+        there = {symbol for pair in test for target in pair.targets for symbol in target}
         if not there & set(self.symbols.words):
             got = ", ".join(sorted(there)[:5])
             raise DataError(f"{data}: expected targets of the training symbols, got only others: {got}")

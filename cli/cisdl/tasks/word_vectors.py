@@ -130,14 +130,13 @@ class WordVectorTask(Task, Queries):
                 )
 
     def facts(self) -> dict[str, Any]:
-        """The words with their counts, in one string: "the 2970 a 1267 ..."."""
+        """The words, and how often they occur in training, in a string each: they may be many."""
         known = self.vocabulary
-        counted = zip(known.words, known.counts.tolist(), strict=True)
-        return {"vocabulary": " ".join(f"{word} {count}" for word, count in counted)}
+        return {"vocabulary": " ".join(known.words), "frequencies": " ".join(map(str, known.counts.tolist()))}
 
     def restore(self, facts: Mapping[str, Any]) -> None:
-        fields = facts["vocabulary"].split(" ")
-        self.known = Vocabulary(fields[::2], [int(count) for count in fields[1::2]])
+        counts = [int(count) for count in facts["frequencies"].split(" ")]
+        self.known = Vocabulary(facts["vocabulary"].split(" "), counts)
 
     def open(self, data: str, data_dir: str | None) -> None:
         self.text = registry.load(data, data_dir, self.config.seed, "text", whole=True)
@@ -227,7 +226,7 @@ class WordVectorTask(Task, Queries):
     def draw(self, model: nn.Module, evaluation: Evaluation, pictures: Pictures) -> None:
         from cisdl.report import words
 
-        folder, title, _ = pictures[:3]
+        folder, title = pictures.folder, pictures.title
         vectors = self.vectors(model)
         words.draw_neighbours(
             folder / "neighbours.png", f"{title}: nearest words, and their cosines", vectors
