@@ -68,9 +68,26 @@ class Conv2d(torch.nn.Conv2d):
     negative_slope: float = 0.01
 
     def __init__(
-        self, *args: Any, activation: str | None = None, negative_slope: float = 0.01, **kwargs: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Any = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device, dtype,
+        )  # fmt: skip
         if activation is not None:
             functional.check_activation("Conv2d", activation)
             self.activation, self.negative_slope = activation, negative_slope
