@@ -91,8 +91,8 @@ def line(row: dict[str, Any]) -> str:
     part = "test" if "test" in runs[0]["result"] else "validation"
     seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
     counts = seeds if counted is None else f"{seeds}, {counted:,} {row.get('counted', 'examples')}, {part}"
-    verdict = "yes" if reached(values, row) else "no"
-    if row.get("why"):
+    verdict = "-" if row["goal"] is None else "yes" if reached(values, row) else "no"
+    if verdict == "no":
         verdict += f": {row['why']}"
     return (
         f"| {row['week']} | `{first['model']}`{row.get('how', '')} | {first['data_facts']['name']} | "

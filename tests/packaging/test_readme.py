@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.fixture
-def to_markdown() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("to_markdown", ROOT / "benchmarks" / "to_markdown.py")
+def script(name: str) -> ModuleType:
+    """A script of benchmarks/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,8 +25,21 @@ def to_markdown() -> ModuleType:
     return module
 
 
+@pytest.fixture
+def to_markdown() -> ModuleType:
+    return script("to_markdown")
+
+
 def test_benchmark_section_is_what_the_files_say(to_markdown: ModuleType) -> None:
     assert to_markdown.section(to_markdown.named_files(README)) in README
+
+
+def test_table_of_models_is_what_the_runs_say() -> None:
+    models = script("models_to_markdown")
+    assert models.section() in README
+    assert {path.stem for path in models.KEPT.glob("*.json")} - {"rows"} <= {
+        row["row"] for row in models.rows()
+    }
 
 
 def test_pictures_exist() -> None:
