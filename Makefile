@@ -13,6 +13,9 @@ BUILT := $(VENV)/.built
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP_FILES := $(SOURCES) $(shell find tests -name '*.cpp' -o -name '*.h')
 
+# Of tests/ops, what asks the binding, not the kernels: the same on every instruction set.
+OF_THE_BINDING := $(addprefix --ignore=tests/ops/test_,$(addsuffix .py,operators errors transforms autocast heap memory tuning))
+
 .PHONY: help run install test test-isa test-large models conformance sanitize lint format bench clean
 
 help:  ## what there is to make
@@ -39,7 +42,7 @@ test: install  ## the tests
 
 test-isa: install  ## the kernels' tests on the instruction sets of this CPU that `make test` does not use
 	for isa in $$($(BIN)/python -c 'import cisdl_ops; f = cisdl_ops.build_info(); print(*{*f["isas_supported"]} - {f["isa"]})'); do \
-	  echo "CISDL_ISA=$$isa"; CISDL_ISA=$$isa $(PYTEST) tests/ops || exit 1; done
+	  echo "CISDL_ISA=$$isa"; CISDL_ISA=$$isa $(PYTEST) tests/ops $(OF_THE_BINDING) || exit 1; done
 
 models: install  ## every model's complete default training, with the figure it has to reach
 	$(BIN)/python -m pytest -m models --numprocesses auto --maxprocesses 2 tests/models
