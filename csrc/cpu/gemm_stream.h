@@ -14,10 +14,6 @@
 namespace cisdl {
 namespace {
 
-// Rows of A, and length of the sum, up to which this beats packing.
-constexpr int64_t kMaxStreamRows = kNumRegisters == 32 ? 16 : 8;
-constexpr int64_t kMaxStreamSum = kNumRegisters == 32 ? 32 : 8;
-
 constexpr int kUpdateRows = 4;
 // Rows of B in one update: as many as leave registers for the broadcasts.
 template <int MR>
