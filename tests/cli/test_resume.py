@@ -23,12 +23,21 @@ from tests.cli.conftest import Command, environment
 SHORT: dict[str, list[str]] = {
     "alexnet": ["--limit", "40", "--batch-size", "16"],
     "autoencoder": ["--limit", "200"],
+    "char-lm": ["--limit", "20000", "--hidden", "8", "--layers", "2"],
     "denoising-autoencoder": ["--limit", "100", "--width", "4"],
+    "encoder-decoder": ["--limit", "100", "--hidden", "8", "--batch-size", "16"],
+    "elman": ["--limit", "200", "--hidden", "8"],
     "gan": ["--limit", "100", "--hidden", "16"],
+    "gru": ["--limit", "100", "--hidden", "8"],
+    "jordan": ["--limit", "200", "--hidden", "8", "--truncate", "10"],
     "lenet": ["--limit", "200"],
+    "lstm": ["--limit", "100", "--hidden", "8", "--layers", "2"],
     "mlp": ["--limit", "200", "--optimizer", "momentum"],
+    "tagger": ["--limit", "100", "--hidden", "8"],
+    "word2vec": ["--limit", "20000", "--batch-size", "300", "--dim", "8"],
+    "glove": ["--limit", "20000", "--batch-size", "1000", "--dim", "8"],
 }
-"""A few steps of each kind of model: dropout, noise, moments, momentum, two optimisers."""
+"""A few steps of each kind of model: dropout, noise, momentum, two optimisers, a carried state."""
 
 
 @pytest.fixture(autouse=True)
