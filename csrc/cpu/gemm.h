@@ -4,7 +4,8 @@
 // thread walks its items block by block; of each block the panels of B stay in its L2 cache, packed, and the
 // register tile runs over them panel of A by panel of A (each stays in L1).
 //   A is read where it lies. It is packed beforehand if it meets many columns, the fewer if its rows are not
-//     contiguous along k; and panel by panel, on the way, if its rows would fight for the same lines of L1 (rows_collide).
+//     contiguous along k; and panel by panel, on the way, if its rows would fight for the same lines of L1
+//     (rows_collide).
 //   B row-major is packed by the way, as the first rows of A meet it (strided_tile); with few rows, not at all.
 //   B = W^T is packed by transposes in registers. Where B has more columns than A has rows and both are contiguous
 //     along k (a linear layer's forward at moderate batch), the product is turned round, C^T = B^T A^T: then the
@@ -168,9 +169,9 @@ CISDL_INLINE void block_tile(int64_t rows, int64_t k, const TileA<T>& a, const B
 
 // Panels of columns from which packing A pays: the fewer if its rows are not contiguous along k.
 constexpr int64_t kMinPackedReuse = 16, kMinPackedReuseStrided = 4;
-// Rows that lie a multiple of 4 KiB apart share one set of an L1 cache (of the usual 64 sets of 64 bytes), which holds
-// 8 or 12 lines: of the 14 that a tile reads at once each would be fetched anew for every k. Measured with 8: 1.05 to
-// 1.25 times as fast packed. Multiples of 2 KiB share two sets, and are faster as they lie.
+// Rows that lie a multiple of 4 KiB apart share one set of an L1 cache (of the usual 64 sets of 64 bytes), which
+// holds 8 or 12 lines: of the 14 that a tile reads at once each would be fetched anew for every k. Measured with
+// 8: 1.05 to 1.25 times as fast packed. Multiples of 2 KiB share two sets, and are faster as they lie.
 constexpr int64_t kCollidingStride = 4096;
 template <class T>
 CISDL_INLINE bool rows_collide(const Lines<T>& a) {
@@ -242,7 +243,9 @@ void gemm_rows(const PanelProduct<T>& product, const Parallel& par) {
             block_tile<T>(rows, k1 - k0, a, b, (j - j0) / kCols, read, {tile, kCols, false, bias, nullptr}, cols);
             store_turned<T>(tile, rows, cols, g.out.c + j * g.out.ldc + i, g.out.ldc, accumulate);
           } else {
-            block_tile<T>(rows, k1 - k0, a, b, (j - j0) / kCols, read, tile_at(g.out, i, j, accumulate), cols);
+            TileOutput<T> to = tile_at(g.out, i, j, accumulate);
+            if (part == parts.count - 1) to.least = g.out.least;
+            block_tile<T>(rows, k1 - k0, a, b, (j - j0) / kCols, read, to, cols);
           }
         }
       }
@@ -268,7 +271,7 @@ void gemm_rows(const PanelProduct<T>& product, const Parallel& par) {
 // it is 0.8 to 0.95 times as fast, of 256 and 512 1 to 1.2 times, of 1024 0.8 times.
 template <class T>
 CISDL_INLINE bool better_turned(const Gemm<T>& g) {
-  if (g.out.row_bias) return false;
+  if (g.out.row_bias || g.out.least > T(kNoLeast)) return false;
   if (g.a.k_stride == 1 && g.b.k_stride == 1) return g.m * (g.k + g.n) < g.n * g.k;
   return g.a.k_stride != 1 && g.b.k_stride != 1 && g.m >= 2 * g.n && g.k >= 8 * kTileCols<T> &&
          g.n > kMinPackedReuseStrided * kTileCols<T> && g.n <= kMostTurned * kTileCols<T>;
@@ -288,6 +291,7 @@ void gemm(const Gemm<T>& g, const Parallel& par) {
     slice.g.a.data += i * whole.g.a.line_stride;
     slice.g.out =
         whole.turned ? tile_at(whole.g.out, 0, i, g.out.accumulate) : tile_at(whole.g.out, i, 0, g.out.accumulate);
+    slice.g.out.least = whole.g.out.least;
     if (whole.turned && whole.g.out.row_bias) slice.g.out.row_bias = whole.g.out.row_bias + i;
     gemm_rows(slice, par);
   }

@@ -33,9 +33,10 @@ bool always(const Args&) {
 // ---------------------------------------------------------------------------------------------- forward
 
 // Few rows; or, over a sum that is worth adding up lanes, so few rows or columns that lanes of packed_gemm's tile
-// would idle. Measured with 32 registers: of 8 rows dot is 1.1 to 2.2 times as fast as packed_gemm, of 12 rows 1.25
-// times (Zen 4), of 16 rows even, of 32 rows 0.7 (Intel) to 1 times; of 1024 features to 10 it is 1.7 times as fast
-// whatever the batch. Where packed_gemm has to pack weights whose rows collide, 16 rows are 1.6 times as fast (Zen 4).
+// would idle. Measured with 32 registers: of 8 rows dot is 1.1 to 2.2 times as fast as packed_gemm, of 12
+// rows 1.25 times (Zen 4), of 16 rows even, of 32 rows 0.7 (Intel) to 1 times; of 1024 features to 10 it is 1.7
+// times as fast whatever the batch. Where packed_gemm has to pack weights whose rows collide, 16 rows are 1.6
+// times as fast (Zen 4).
 template <class T>
 bool forward_dot_applicable(const LinearForward<T>& f) {
   constexpr int64_t W = kWidth<T>;
@@ -90,7 +91,7 @@ bool backward_input_stream_applicable(const LinearBackwardInput<T>& f) {
 template <class T>
 void backward_input_stream(const LinearBackwardInput<T>& f, const Parallel& par) {
   gemm_few_rows<T>(f.p.batch, f.p.in_features, f.p.out_features, lines_are_rows(f.grad_output, f.p.out_features),
-                   f.weight, f.p.in_features, f.grad_input, f.p.in_features, par);
+                   f.weight, f.p.in_features, {f.grad_input, f.p.in_features}, par);
 }
 
 template <class T>
