@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from cisdl.commands import candidates
 from cisdl.errors import BuildError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ LAYOUT_CHOICES = {
     "contiguous": ("contiguous",),
     "channels_last": ("channels_last",),
 }
+
+
+def patterns(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    return candidates.starting(typed, OTHERS) + candidates.cases(ctx, param, typed)
 
 
 class BenchCommand(click.Command):
@@ -45,7 +51,7 @@ class BenchCommand(click.Command):
 
 
 @click.command(cls=BenchCommand)
-@click.argument("pattern", default="*", metavar="[GLOB]")
+@click.argument("pattern", default="*", metavar="[GLOB]", shell_complete=patterns)
 @click.option(
     "--mode",
     type=click.Choice(["fwd", "bwd", "all"]),
