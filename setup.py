@@ -174,6 +174,8 @@ def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
     binding_flags = " ".join(
         [
             BINDING_FLAGS,
+            # Read by nobody: another torch at the same place is another command line, so ninja compiles anew.
+            f"-DCISDL_FOR_TORCH={re.sub(r'[^0-9A-Za-z]', '_', torch.__version__)}",
             f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
             "-DCISDL_WITH_CUDA" if cuda else "",
             *(f"-isystem {p}" for p in include),

@@ -235,9 +235,15 @@ def memory(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def of_the_table(content: dict[str, Any]) -> dict[str, Any]:
+    """Without rows of `--axis` and `--cache cold`: they are no cases of the table."""
+    rows = [row for row in content["rows"] if not row.get("axis") and row.get("cache") != "cold"]
+    return {**content, "rows": rows}
+
+
 def section(paths: list[Path]) -> str:
     """The markdown between the markers, markers included."""
-    contents = [json.loads(path.read_text()) for path in paths]
+    contents = [of_the_table(json.loads(path.read_text())) for path in paths]
     results = columns([content for content in contents if "ceilings" in content])
     memories = [content for content in contents if "ceilings" not in content]
     lines = [f"<!-- bench: {' '.join(str(p.relative_to(ROOT)) for p in paths)} -->"]

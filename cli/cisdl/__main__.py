@@ -9,9 +9,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from cisdl import __version__, errors
 from cisdl.errors import CisdlError, did_you_mean
@@ -28,9 +30,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("cisdl.commands.data:data", "Bring public data sets, and check those that are there."),
     "ls": ("cisdl.commands.ls:ls", "List models, data sets, runs or kernels."),
     "show": ("cisdl.commands.show:show", "Show a model's layers, or what a run did."),
+    "completion": ("cisdl.commands.completion:completion", "Let bash, zsh or fish complete this command."),
     "env": ("cisdl.commands.env:env", "Describe this machine and mend what is missing on it."),
 }
 """name -> (module:attribute, the line that `cisdl --help` prints)"""
+COMPLETE = "_CISDL_COMPLETE"
+"""Set by the scripts of `cisdl completion` when Tab is pressed."""
 
 
 class LazyGroup(click.Group):
@@ -45,6 +50,12 @@ class LazyGroup(click.Group):
         module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        named = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items()]
+        return [item for item in named if item.value.startswith(incomplete)] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -73,6 +84,11 @@ class LazyGroup(click.Group):
     def _run(
         self, args: Sequence[str] | None, prog_name: str | None, complete_var: str | None, **extra: Any
     ) -> int:
+        if COMPLETE in os.environ:
+            # A word that cannot be completed must not write over what is being typed.
+            with suppress(Exception):
+                super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            return errors.OK
         arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
             code = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)

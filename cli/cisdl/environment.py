@@ -1,22 +1,24 @@
 """What a run depends on outside its configuration: machine, versions, compilers, how the kernels were built.
 
-`gather` collects facts for env.json and `cisdl env`; `problems` reads them and names what is missing, each
-with the command that mends it.
+`gather` collects facts for env.json and `cisdl env`; `cisdl.diagnosis` reads them and names what is wrong.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cisdl import __version__
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 SOURCE = Path(__file__).resolve().parents[2]
 """The source tree, when the command runs from one."""
 
@@ -32,27 +34,34 @@ INSTRUCTION_SETS = (
     "amx_tile",
     "asimd",
 )
-PACKAGES = ("numpy", "scikit-learn", "matplotlib", "click", "rich", "pybind11", "ninja")
+PACKAGES = (
+    "numpy",
+    "scikit-learn",
+    "matplotlib",
+    "click",
+    "rich",
+    "Jinja2",
+    "pybind11",
+    "ninja",
+    "setuptools",
+)
 
 
 def gather() -> dict[str, Any]:
-    """Every fact, as plain values."""
-    import torch
-
+    """Every fact, as plain values; also where torch is missing."""
+    compiler = os.environ.get("CXX", "g++")
     return {
         "cisdl": __version__,
         "commit": commit(),
         "os": operating_system(),
         "python": f"{platform.python_version()} ({sys.executable})",
         "cpu": cpu(),
-        "torch": {
-            "version": str(torch.__version__),
-            "threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "cuda": torch.version.cuda,
-        },
+        "torch": torch_facts(),
         "gpus": gpus(),
-        "compiler": first_line([os.environ.get("CXX", "g++"), "--version"]),
+        "driver": driver_sees_gpu(),
+        "compiler": first_line([compiler, "--version"]),
+        "cxx20": takes_cxx20(compiler),
+        "headers": (Path(sysconfig.get_path("include")) / "Python.h").is_file(),
         "nvcc": next((line for line in output([nvcc() or "nvcc", "--version"]) if "release" in line), None),
         "packages": {name: version(name) for name in PACKAGES},
         "variables": {
@@ -65,30 +74,20 @@ def gather() -> dict[str, Any]:
     }
 
 
-def problems(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """(what is wrong, the exact command that mends it), the most serious first."""
-    found = []
-    if facts["compiler"] is None:
-        found.append(("no C++ compiler: the kernels cannot be built", install_compiler()))
-    found += [
-        (f"{package} is missing: the kernels cannot be built", pip(package))
-        for package in ("ninja", "pybind11")
-        if facts["packages"][package] is None
-    ]
-    if facts["kernels"]["error"]:
-        why = facts["kernels"]["error"].split("; ")[0]  # the rest is advice, and the command below is exact
-        found.append((f"the kernels do not load: {why}", build_command()))
-    if driver_sees_gpu() and facts["torch"]["cuda"] is None:
-        found.append(("a GPU is there, but this torch has no CUDA", pip("--force-reinstall torch==2.13.0")))
-    built_for_cuda = bool((facts["kernels"]["build"] or {}).get("cuda"))
-    if facts["gpus"] and not facts["kernels"]["error"] and not built_for_cuda:
-        if facts["nvcc"] is None:
-            what = "a GPU is there, but the kernels are CPU only for want of nvcc"
-            found.append((what, f"{package_manager()} nvidia-cuda-toolkit"))
-        else:
-            what = "a GPU and nvcc are there, but the kernels were built without CUDA"
-            found.append((what, f"CISDL_CUDA=1 {build_command()}"))
-    return found
+def torch_facts() -> dict[str, Any]:
+    """Version, threads, CUDA; `error` in words where it does not load, and then nothing else."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        unknown = dict.fromkeys(("threads", "cpu_capability", "cuda"))
+        return {"version": version("torch"), "error": one_line(error), **unknown}
+    return {
+        "version": str(torch.__version__),
+        "error": None,
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda,
+    }
 
 
 def kernels() -> dict[str, Any]:
@@ -101,10 +100,11 @@ def kernels() -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     facts: dict[str, Any] = {
         "name": platform.processor() or platform.machine(),
-        "cores": usable,
+        "cores": cores,
+        "usable": min(cores, quota() or cores),
         "instructions": [],
     }
     info = Path("/proc/cpuinfo")
@@ -120,9 +120,29 @@ def cpu() -> dict[str, Any]:
     return facts
 
 
-def gpus() -> list[str]:
-    import torch
+def quota() -> int | None:
+    """The cores' worth of time that a container is given, rounded up; None without such a limit."""
+    try:
+        limit, period = CPU_QUOTA.read_text().split()
+        return math.ceil(int(limit) / int(period))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return None
 
+
+def takes_cxx20(compiler: str) -> bool:
+    """Whether it compiles the language that the kernels are written in."""
+    command = [compiler, "-std=c++20", "-fsyntax-only", "-x", "c++", os.devnull]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def gpus() -> list[str]:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return []
     if not torch.cuda.is_available():
         return []
     described = []
@@ -184,33 +204,3 @@ def output(command: list[str]) -> list[str]:
 
 def first_line(command: list[str]) -> str | None:
     return next(iter(output(command)), None)
-
-
-def pip(package: str) -> str:
-    return f"{sys.executable} -m pip install {package}"
-
-
-def build_command() -> str:
-    """How the kernels are built from where this command runs."""
-    if (SOURCE / "Makefile").is_file():
-        return f"make -C {SOURCE} install"
-    if (SOURCE / "setup.py").is_file():
-        return f"{sys.executable} -m pip install --no-build-isolation --no-deps -e {SOURCE}"
-    return f"{sys.executable} -m pip install --no-build-isolation --no-deps --force-reinstall cisdl"
-
-
-def package_manager() -> str:
-    known = {
-        "apt-get": "sudo apt-get install -y",
-        "dnf": "sudo dnf install -y",
-        "pacman": "sudo pacman -S",
-        "brew": "brew install",
-    }
-    return next((command for tool, command in known.items() if shutil.which(tool)), "your package manager:")
-
-
-def install_compiler() -> str:
-    if sys.platform == "darwin":
-        return "xcode-select --install"
-    package = "g++" if shutil.which("apt-get") else "gcc-c++" if shutil.which("dnf") else "gcc"
-    return f"{package_manager()} {package}"

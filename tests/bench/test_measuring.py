@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from cisdl.bench import table
+from cisdl import errors
+from cisdl.bench import table, timing
 from cisdl.bench.ceilings import Ceilings
 from cisdl.bench.results import Results, Row
 from cisdl.bench.statistics import Ratio
@@ -16,6 +18,8 @@ from cisdl.bench.timing import CpuClock, Effort, Timing, interleave
 
 class ScriptedClock:
     """Says how long each function takes and writes down who was asked."""
+
+    beside = 0.0
 
     def __init__(self, seconds: dict[Callable[[], object], float]) -> None:
         self.table = seconds
@@ -48,6 +52,56 @@ def test_least_rounds_are_run_however_slow() -> None:
     clock = ScriptedClock({slow: 10.0, fast: 10.0})
     samples = interleave([slow, fast], clock, Effort(budget=0.1, sample=0.001, least_rounds=5, most_rounds=8))
     assert [len(one) for one in samples] == [5, 5]
+
+
+def test_what_a_call_costs_besides_counts_for_the_budget() -> None:
+    """A sweep of the caches takes longer than the call: one call a round, no more rounds than fit."""
+    clock = ScriptedClock({slow: 0.01, fast: 0.0001})
+    clock.beside = 0.1
+    samples = interleave(
+        [slow, fast], clock, Effort(budget=2.1, sample=0.004, least_rounds=5, most_rounds=60)
+    )
+    assert [len(one) for one in samples] == [10, 10]
+    assert {calls for _, calls in clock.asked} == {1}
+
+
+def test_cold_clock_sweeps_before_each_call_and_does_not_count_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    done = []
+
+    def work(name: str, seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        done.append(name)
+
+    monkeypatch.setattr(timing, "perf_counter", lambda: now)
+    monkeypatch.setattr(timing, "swept_bytes", lambda: 8 << 10)
+    monkeypatch.setattr(timing.ColdClock, "sweep", lambda self: work("sweep", 100.0))
+    clock = timing.ColdClock()
+    assert clock.beside == 100
+    done.clear()
+    assert clock.seconds(lambda: work("call", 2.0), 3) == 2
+    assert done == ["sweep", "call"] * 3
+
+
+def test_what_is_swept_is_larger_than_the_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of memory that was written: unwritten pages are all the same one, and stay in the cache."""
+    monkeypatch.setattr(timing, "CACHES", tmp_path)
+    assert timing.swept_bytes() == 3 * timing.USUAL_CACHE // 2
+    for index, size in enumerate(("32K", "2048K", "90M")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(size + "\n")
+    (tmp_path / "index9").mkdir()
+    (tmp_path / "index9" / "size").write_text("\n")
+    assert timing.swept_bytes() == 135 << 20
+    monkeypatch.setattr(timing, "swept_bytes", lambda: 1 << 20)
+    assert timing.ColdClock()._buffer.unique().tolist() == [1]
+
+
+def test_too_little_memory_to_sweep_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "swept_bytes", lambda: 1 << 60)
+    with pytest.raises(errors.DeviceError, match="of free memory to sweep the caches with"):
+        timing.ColdClock()
 
 
 def test_cpu_clock_counts_calls() -> None:
@@ -142,6 +196,18 @@ def test_a_layer_is_the_sum_of_its_passes() -> None:
     assert found.as_json()["networks"] == {
         "lenet": {"geometric_mean": pytest.approx(2.0), "layers": {"conv2d/lenet_conv2_b64": 2.0}}
     }
+
+
+def test_cold_rows_have_means_of_their_own_and_are_no_layers() -> None:
+    hot = timed("conv2d/lenet_conv2_b64", "forward", 1.0, 4.0)
+    cold = replace(hot, cache="cold", timings=timed("", "", 2.0, 2.0).timings)
+    varied = replace(hot, case="conv2d/lenet_conv2_b64@batch=1")
+    found = Results({}, {}, CEILINGS, [hot, cold, varied])
+    assert found.means() == {"conv2d:forward": pytest.approx(4.0), "conv2d:forward, cold": 1.0}
+    assert [layer.case for layer in found.layers()] == [hot.case, varied.case]
+    assert [layer.case for layer in found.networks()["lenet"]] == [hot.case]
+    assert table.rows_table([hot, cold], CEILINGS, "").columns[1]._cells == ["forward", "forward, cold"]
+    assert "cold: the caches are swept" in table.notes(found)
 
 
 def test_each_layout_is_a_layer_of_its_own() -> None:

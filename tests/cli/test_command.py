@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from cisdl import errors
 from cisdl.__main__ import COMMANDS, cli
+from cisdl.commands.bench import OTHERS
 
 from tests.cli.conftest import ROOT, Command, environment, process
 
@@ -38,10 +40,22 @@ def test_help_and_mistakes_import_nothing_heavy(arguments: list[str], tmp_path: 
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def every_command() -> list[str]:
+    """Each command as it is typed after `cisdl`, and those inside groups and `bench`."""
+    found = []
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        inside = list(command.commands) if isinstance(command, click.Group) else []
+        inside += OTHERS if name == "bench" else []
+        found += [name, *(f"{name} {one}" for one in inside)]
+    return found
+
+
+@pytest.mark.parametrize("name", every_command())
 def test_every_command_has_help_with_an_example(name: str, cisdl: Command) -> None:
-    result = cisdl(name, "--help")
+    result = cisdl(*name.split(), "--help")
     assert result.code == errors.OK
+    assert result.out.startswith(f"Usage: cisdl {name} ")
     assert "Example" in result.out
     assert f"cisdl {name}" in result.out.split("Example", 1)[1]
 

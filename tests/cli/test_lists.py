@@ -1,4 +1,4 @@
-"""`cisdl ls`, `cisdl show`, `cisdl env`."""
+"""`cisdl ls`, `cisdl show`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cisdl import environment, errors
+from cisdl import errors
 from cisdl.models.registry import MODELS
 
 from tests.cli.conftest import Command
@@ -81,41 +81,3 @@ def test_ls_kernels_without_kernels(cisdl: Command, monkeypatch: pytest.MonkeyPa
     result = cisdl("ls", "kernels")
     assert result.code == errors.BUILD_OR_DEVICE
     assert "cisdl_ops" in result.sentence()
-
-
-def test_env(cisdl: Command) -> None:
-    import torch
-
-    facts = json.loads(cisdl("env", "--json").out)
-    assert facts["torch"]["version"] == str(torch.__version__)
-    assert facts["kernels"]["error"] is None
-    assert facts["kernels"]["build"]["isa"]
-    shown = cisdl("env")
-    assert shown.code == errors.OK
-    assert str(torch.__version__) in shown.out
-
-
-def test_problems_come_with_the_command_that_mends_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "driver_sees_gpu", lambda: False)
-    facts = environment.gather()
-    facts["gpus"] = []
-    facts["compiler"] = "g++ 12"
-    facts["packages"] = {"ninja": "1", "pybind11": "3"}
-    facts["kernels"] = {"error": None, "build": {"cuda": None}}
-    assert environment.problems(facts) == []
-
-    broken = {**facts, "compiler": None, "packages": {"ninja": None, "pybind11": "3"}}
-    broken["kernels"] = {"error": "cisdl_ops is not built: found none; run this", "build": None}
-    found = environment.problems(broken)
-    assert [what.split(":")[0] for what, _ in found] == [
-        "no C++ compiler",
-        "ninja is missing",
-        "the kernels do not load",
-    ]
-    assert "pip install ninja" in found[1][1]
-    assert found[2][0].endswith("found none")
-    assert str(environment.SOURCE) in found[2][1]
-
-    with_gpu = {**facts, "gpus": ["H100"], "nvcc": "release 13.0"}
-    (problem,) = environment.problems(with_gpu)
-    assert problem[1].startswith("CISDL_CUDA=1 ")

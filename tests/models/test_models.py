@@ -251,6 +251,31 @@ def test_an_epochs_loss_is_the_mean_over_examples(tmp_path: Path) -> None:
     assert row["train_loss"] == pytest.approx(total / 1077, rel=1e-6)
 
 
+@pytest.mark.parametrize(("name", "data"), [("mlp", "digits"), ("lstm", "opinions"), ("lstm", "digits")])
+@pytest.mark.parametrize("ops", ["cisdl", "torch"])
+def test_the_loss_is_the_backends(name: str, data: str, ops: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our softmax cross-entropy runs where ours is asked for, and torch's alone with --backend torch."""
+    import cisdl_ops.nn.layers
+
+    entry = registry.get(name)
+    task = tasks.load(entry, configure(entry, data=data, backend=ops, limit=64))
+    model = task.build(backend.get(ops)).eval()  # without dropout
+    calls = []
+    right = cisdl_ops.nn.layers.functional.cross_entropy
+
+    def counted(*arguments: object, **options: object) -> object:
+        calls.append(1)
+        return right(*arguments, **options)
+
+    monkeypatch.setattr(cisdl_ops.nn.layers.functional, "cross_entropy", counted)
+    batch = next(iter(task.batches(1)))
+    loss = task.step(model, batch).loss
+    loss.backward()
+    assert len(calls) == (ops == "cisdl")
+    scores = model(*batch[:-1])
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(scores, batch[-1]))
+
+
 def test_batches_are_shuffled() -> None:
     """In the order of the file, or in one order for all epochs, mini-batches would repeat themselves."""
     entry = registry.get("mlp")

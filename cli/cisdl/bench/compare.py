@@ -42,13 +42,14 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     return found
 
 
-def key(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    return row["case"], row["part"], row["dtype"], row["layout"]
+def key(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["case"], row["part"], row["dtype"], row["layout"], row.get("cache", "hot")
 
 
 def name(row: dict[str, Any]) -> str:
     layout = "" if row["layout"] == "best" else f" {row['layout']}"
-    return f"{row['case']}:{row['part']}{layout}"
+    cold = " cold" if row.get("cache") == "cold" else ""
+    return f"{row['case']}:{row['part']}{cold}{layout}"
 
 
 def missing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """A whole training step of each model: forward, loss, backward, Adam; ours against torch, batch 64.
 
-Ours is the model built from our layers (activations inside the linear ones) with our Adam. In the rows
+Models are those of the command where it has them, AlexNet without dropout. Ours is the model built from our
+layers (activations inside the linear ones) with our loss and our Adam. In the rows
 named ``..._accelerated`` it is torch's model after ``accelerate``, with torch's Adam: what one line of code
 gains. torch's side is always torch's model with its fused Adam.
 """
@@ -31,35 +32,6 @@ SAMPLE_SECONDS = 0.02
 LOSS_TOLERANCE = 1e-4
 
 
-class AlexNet(nn.Module):
-    """AlexNet (Krizhevsky, 2014, one tower) for images of 64 x 64, without dropout."""
-
-    def __init__(self, ops: Backend) -> None:
-        super().__init__()
-        conv, relu = ops.Conv2d, nn.ReLU
-
-        def relu_and_pool() -> list[nn.Module]:
-            if ops.fuses:
-                return [ops.MaxPool2d(3, 2, activation="relu")]
-            return [relu(), ops.MaxPool2d(3, 2)]
-
-        self.features = nn.Sequential(
-            *(conv(3, 64, 11, 4, 2), *relu_and_pool()),  # 64 x 7 x 7
-            *(conv(64, 192, 5, padding=2), *relu_and_pool()),  # 192 x 3 x 3
-            *(conv(192, 384, 3, padding=1), relu()),
-            *(conv(384, 256, 3, padding=1), relu()),
-            *(conv(256, 256, 3, padding=1), *relu_and_pool()),  # 256 x 1 x 1
-        )
-        self.classifier = nn.Sequential(
-            *(nn.Flatten(), *linear_and_relu(ops, 256, 4096), *linear_and_relu(ops, 4096, 4096)),
-            ops.Linear(4096, CLASSES),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.classifier(self.features(images))
-        return scores
-
-
 class SequenceClassifier(nn.Module):
     """An image row by row through a recurrent layer of 128 units; its last output is classified."""
 
@@ -72,12 +44,6 @@ class SequenceClassifier(nn.Module):
         outputs, _ = self.rows(images.squeeze(1))  # (batch, rows, 128)
         scores: Tensor = self.output(outputs[:, -1])
         return scores
-
-
-def linear_and_relu(ops: Backend, inputs: int, outputs: int) -> list[nn.Module]:
-    if ops.fuses:
-        return [ops.Linear(inputs, outputs, activation="relu")]
-    return [ops.Linear(inputs, outputs), nn.ReLU()]
 
 
 def sequential_lenet(ops: Backend) -> nn.Module:
@@ -107,14 +73,20 @@ class Model:
     image: tuple[int, int, int] = (1, 28, 28)
     convolves: bool = False
     accelerated: bool = False
+    batch: int = BATCH
 
 
-def _registered(name: str, **options: object) -> Callable[[Backend], nn.Module]:
-    return lambda ops: MODELS[name].build(ops, shape=(1, 28, 28), classes=CLASSES, **options)
+_GREY, _COLOUR = (1, 28, 28), (3, 64, 64)
+
+
+def _registered(
+    name: str, shape: tuple[int, int, int] = _GREY, **options: object
+) -> Callable[[Backend], nn.Module]:
+    return lambda ops: MODELS[name].build(ops, shape=shape, classes=CLASSES, **options)
 
 
 _MLP = _registered("mlp", hidden=(300, 100))
-_COLOUR = (3, 64, 64)
+_ALEXNET = _registered("alexnet", _COLOUR, dropout=0.0)
 BENCH_MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -122,8 +94,8 @@ BENCH_MODELS: dict[str, Model] = {
         Model("mlp_accelerated", sequential_mlp, accelerated=True),
         Model("lenet", _registered("lenet"), convolves=True),
         Model("lenet_accelerated", sequential_lenet, convolves=True, accelerated=True),
-        Model("alexnet64", AlexNet, _COLOUR, convolves=True),
-        Model("alexnet64_accelerated", AlexNet, _COLOUR, convolves=True, accelerated=True),
+        Model("alexnet64", _ALEXNET, _COLOUR, convolves=True),
+        Model("alexnet64_accelerated", _ALEXNET, _COLOUR, convolves=True, accelerated=True),
         Model("lstm", _registered("lstm")),
         Model("lstm_layer", lambda ops: SequenceClassifier(ops, nn.LSTM)),
         Model("gru_layer", lambda ops: SequenceClassifier(ops, nn.GRU)),
@@ -137,7 +109,9 @@ class Trainer:
     def __init__(self, entry: Model, provider: str, layout: str, settings: Settings) -> None:
         torch.manual_seed(0)
         fused = provider == "ours" and not entry.accelerated
-        model = entry.build(backend.get("cisdl" if fused else "torch"))
+        ops = backend.get("cisdl" if fused else "torch")
+        model = entry.build(ops)
+        self.loss = ops.CrossEntropyLoss()
         if provider == "ours":
             cisdl_ops.accelerate(model)
         self.model = model.to(settings.device, settings.dtype)
@@ -147,15 +121,15 @@ class Trainer:
         self.forward: Callable[[Tensor], Tensor] = (
             torch.compile(self.model) if provider == "compiled" else self.model
         )
-        images = torch.randn(BATCH, *entry.image).to(settings.device, settings.dtype)
+        images = torch.randn(entry.batch, *entry.image).to(settings.device, settings.dtype)
         self.images = images.contiguous(memory_format=LAYOUTS[layout])
-        self.labels = torch.randint(0, CLASSES, (BATCH,)).to(settings.device)
+        self.labels = torch.randint(0, CLASSES, (entry.batch,)).to(settings.device)
         adam = cisdl_ops.optim.Adam if fused else torch.optim.Adam
         self.optimizer: torch.optim.Optimizer = adam(self.model.parameters(), lr=1e-3, fused=True)
 
     def __call__(self) -> Tensor:
         self.optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(self.forward(self.images), self.labels)
+        loss: Tensor = self.loss(self.forward(self.images), self.labels)
         torch.autograd.backward(loss)
         self.optimizer.step()
         return loss
@@ -173,9 +147,8 @@ def require_equal_training(entry: Model, layout: str, settings: Settings) -> Non
             )
 
 
-def bench_model(name: str, settings: Settings) -> Iterator[Row]:
+def bench_model(entry: Model, settings: Settings) -> Iterator[Row]:
     """The training step of one model, in every wanted layout if the model has images inside."""
-    entry = BENCH_MODELS[name]
     layouts = settings.layouts if entry.convolves else ("contiguous",)
     for group in [(layout,) for layout in layouts] if settings.each_layout else [layouts]:
         yield time_step(entry, group, settings)
@@ -193,4 +166,4 @@ def time_step(entry: Model, layouts: tuple[str, ...], settings: Settings) -> Row
     timings = [Timing(*one, seconds) for one, seconds in zip(names, samples, strict=True)]
     dtype = str(settings.dtype).removeprefix("torch.")
     layout = "each" if settings.each_layout else "best"
-    return Row(f"model/{entry.name}", "step", dtype, timings, f"batch {BATCH}", layout)
+    return Row(f"model/{entry.name}", "step", dtype, timings, f"batch {entry.batch}", layout)

@@ -38,6 +38,17 @@ class Settings:
     compiled: bool
     effort: Effort
     clock: Clock
+    together: bool = False  # one row of forward and backward in turn
+    cold: Clock | None = None  # for a second row of each pass, or the only one, with nothing in the caches
+    hot: bool = True
+
+    @property
+    def clocks(self) -> dict[str, Clock]:
+        """A row for each, by what is in the caches before a call; a GPU's is always overwritten."""
+        if self.device.type == "cuda":
+            return {"overwritten": self.clock}
+        cold = {"cold": self.cold} if self.cold else {}
+        return ({"hot": self.clock} if self.hot else {}) | cold
 
 
 def layouts_of(case: Case, wanted: Sequence[str]) -> list[str]:
@@ -62,7 +73,11 @@ def training_of(case: Case, function: Function, tensors: dict[str, Tensor]) -> C
     """Forward and backward in turn, the graph made anew."""
     run = case.bind(function, tensors)
     wanted = [tensor for tensor in tensors.values() if tensor.requires_grad]
-    incoming = [torch.randn_like(output) for output in run()]
+    first = run()
+    if isinstance(first, Tensor):
+        gradient = torch.randn_like(first)
+        return lambda: torch.autograd.grad(run(), wanted, gradient)
+    incoming = [torch.randn_like(output) for output in first]
     return lambda: torch.autograd.grad(run(), wanted, incoming)
 
 
@@ -84,14 +99,24 @@ def bench_case(case: Case, settings: Settings) -> Iterator[Row]:
     for layout in layouts:
         require_agreement(case, settings.dtype, settings.device, LAYOUTS[layout])
     functions = providers(case, settings)
-    parts = [Pass("forward", ())] if settings.forward else []
-    if settings.backward:
-        parts += [
-            part for part in op_of(case).passes if not ("first" in case.tags and part.wrt == ("input",))
-        ]
-    for part in parts:
+    for part in parts_of(case, settings):
         for group in [[layout] for layout in layouts] if settings.each_layout else [layouts]:
-            yield time_pass(case, settings, group, functions, part)
+            for cache in settings.clocks:
+                yield time_pass(case, settings, group, functions, part, cache)
+
+
+def parts_of(case: Case, settings: Settings) -> list[Pass]:
+    """What is timed. Nobody needs the input's gradient of a first layer."""
+    backward = [part for part in op_of(case).passes if not ("first" in case.tags and part.wrt == ("input",))]
+    parts = [Pass("forward", ())] if settings.forward else []
+    parts += backward if settings.backward else []
+    if settings.together and any(part.with_forward for part in backward):
+        parts += [part for part in backward if part.with_forward]
+    elif settings.together:
+        wrt = tuple(name for part in backward for name in part.wrt)
+        work = 1 + sum(part.work for part in backward)
+        parts.append(Pass("training", wrt, work, with_forward=True))
+    return parts
 
 
 def time_pass(
@@ -100,7 +125,9 @@ def time_pass(
     layouts: Sequence[str],
     functions: dict[str, Function],
     part: Pass,
+    cache: str,
 ) -> Row:
+    clock = settings.clocks[cache]
     make = training_of if part.with_forward else backward_of if part.wrt else forward_of
     names, calls = [], []
     for layout in layouts:
@@ -108,8 +135,8 @@ def time_pass(
             tensors = case.inputs(settings.dtype, settings.device, LAYOUTS[layout], requires_grad=part.wrt)
             names.append((provider, layout))
             calls.append(make(case, function, tensors))
-    names, calls = without_hopeless(names, calls, settings.clock)
-    samples = interleave(calls, settings.clock, settings.effort)
+    names, calls = without_hopeless(names, calls, clock)
+    samples = interleave(calls, clock, settings.effort)
     timings = [Timing(*name, seconds) for name, seconds in zip(names, samples, strict=True)]
     row = Row(
         case=case.id,
@@ -120,9 +147,10 @@ def time_pass(
         implementation="",
         flops=case.flops(part.work),
         bytes=case.bytes(settings.dtype.itemsize, part.work),
+        cache=cache,
     )
     best = names.index(("ours", row.best("ours").layout))
-    return Row(**{**vars(row), "implementation": implementation_of(case, part.name, calls[best])})
+    return Row(**{**vars(row), "implementation": implementation_of(case, part, calls[best])})
 
 
 def without_hopeless(
@@ -137,9 +165,13 @@ def without_hopeless(
     return [names[i] for i in kept], [calls[i] for i in kept]
 
 
-def implementation_of(case: Case, part: str, call: Callable[[], Any]) -> str:
-    """What runs in our best layout, found by running it once more."""
+def implementation_of(case: Case, part: Pass, call: Callable[[], Any]) -> str:
+    """What runs in our best layout, found by running it once more; of several passes, each that differs."""
     import cisdl_ops
 
     call()
-    return cisdl_ops.last_implementation(case.op + LIST_OF_PASS[part])
+    names, passes = [part.name], op_of(case).passes
+    if part.with_forward and part not in passes:
+        names = ["forward", *(one.name for one in passes if set(one.wrt) <= set(part.wrt))]
+    ran = [cisdl_ops.last_implementation(case.op + LIST_OF_PASS[name]) for name in names]
+    return ", ".join(dict.fromkeys(ran))

@@ -14,6 +14,7 @@ from cisdl.bench.statistics import Ratio, geometric_mean, quartiles, speedup
 from cisdl.bench.timing import Timing
 from cisdl.errors import DataError
 from cisdl_ops.cases import NETWORKS, network_of
+from cisdl_ops.cases.axes import axes_of
 
 SCHEMA = 1
 
@@ -26,13 +27,18 @@ class Row:
     """
 
     case: str
-    part: str  # "forward", "grad_input", "grad_weight", "backward" or "step"
+    part: str  # "forward", "grad_input", "grad_weight", "backward", "training", "step" or "pass"
     dtype: str
     timings: list[Timing]
     implementation: str
     layout: str = "best"  # or "each": this row is of one layout only, the same on both sides
     flops: int = 0
     bytes: int = 0
+    cache: str = "hot"  # "cold": nothing of the case is in the caches before a call; a GPU's: "overwritten"
+
+    @property
+    def part_in_words(self) -> str:
+        return f"{self.part}, cold" if self.cache == "cold" else self.part
 
     def best(self, provider: str) -> Timing:
         """The fastest layout of a provider."""
@@ -66,6 +72,8 @@ class Row:
         return {
             "case": self.case,
             "part": self.part,
+            "axis": axes_of(self.case),
+            "cache": self.cache,
             "dtype": self.dtype,
             "implementation": self.implementation,
             "layout": self.timings[0].layout if self.layout == "each" else "best",
@@ -109,7 +117,8 @@ class Layer:
 
     @property
     def network(self) -> str | None:
-        return network_of(self.case.split("/", 1)[1])
+        """None for a layer of other sizes than the network's."""
+        return None if axes_of(self.case) else network_of(self.case.split("/", 1)[1])
 
 
 @dataclass(frozen=True)
@@ -125,10 +134,11 @@ class Results:
         """A layer a case (and layout, where each has a row of its own): medians summed over its passes.
 
         Each side may take another layout in each pass, so neither pays for a change of layout in between.
+        Rows with cold caches are left out: a layer in training finds there what the one before it left.
         """
         found: dict[tuple[str, str], list[Row]] = {}
         for row in self.rows:
-            if not row.case.startswith("model/"):
+            if not row.case.startswith("model/") and row.cache != "cold":
                 layout = row.timings[0].layout if row.layout == "each" else row.layout
                 found.setdefault((row.case, layout), []).append(row)
         return [
@@ -150,7 +160,7 @@ class Results:
         """The geometric mean of the speed-ups by op and pass, losses counted like wins."""
         groups: dict[str, list[float]] = {}
         for row in self.rows:
-            groups.setdefault(f"{row.case.split('/')[0]}:{row.part}", []).append(row.ratio.value)
+            groups.setdefault(f"{row.case.split('/')[0]}:{row.part_in_words}", []).append(row.ratio.value)
         return {name: geometric_mean(values) for name, values in groups.items()}
 
     def losses(self) -> list[Row]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from cisdl.bench.ceilings import Ceilings
+from cisdl.bench.history import Machine
 from cisdl.bench.memory import Peak
 from cisdl.bench.results import Results, Row
 from cisdl.bench.statistics import Ratio, geometric_mean, quartiles
@@ -75,7 +76,7 @@ def rows_table(rows: Sequence[Row], ceilings: Ceilings, title: str) -> Table:
         over = row.ratio_to_compiled
         table.add_row(
             row.case.split("/", 1)[1],
-            row.part,
+            row.part_in_words,
             timing_cell(row.best("ours")),
             timing_cell(row.best("torch")),
             ratio_cell(row.ratio),
@@ -94,7 +95,9 @@ def summary_table(results: Results) -> Table:
     for name, mean in results.means().items():
         op, part = name.split(":")
         verdicts = [
-            row.ratio.verdict for row in results.rows if row.part == part and row.case.split("/")[0] == op
+            row.ratio.verdict
+            for row in results.rows
+            if row.part_in_words == part and row.case.split("/")[0] == op
         ]
         counts = (str(verdicts.count(verdict)) for verdict in ("win", "even", "loss"))
         table.add_row(f"{op} {part}", f"{mean:.2f}x", *counts)
@@ -120,6 +123,24 @@ def networks_table(results: Results) -> Table:
         worst = min(layers, key=lambda layer: layer.speedup)
         mean = geometric_mean([layer.speedup for layer in layers])
         table.add_row(network, str(len(layers)), f"{mean:.2f}x", f"{worst.speedup:.2f}x", worst.case)
+    return table
+
+
+def history_table(machine: Machine) -> Table:
+    """A row an op and pass, or a case; a column a file, oldest first; the newest against the oldest."""
+    table = Table(title=machine.name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for column in machine.columns:
+        table.add_column(f"{column.date}\n{column.kind}".strip(), justify="right")
+    table.add_column("newest / oldest", justify="right")
+    for row in machine.rows:
+        cells = []
+        for column in machine.columns:
+            mean = column.mean(row)
+            count = len(column.rows.get(row, ()))
+            cells.append("-" if mean is None else f"{mean:.2f}x" + (f" ({count})" if count > 1 else ""))
+        change = machine.change(row)
+        table.add_row(row, *cells, "-" if change is None else f"{change - 1:+.0%}")
     return table
 
 
@@ -174,7 +195,7 @@ def losses_text(results: Results, most: int = 10) -> str:
     lines = [f"losses: {len(losses)} of {len(results.rows)}, the worst first"]
     for row in losses[:most]:
         layout = f" in {row.timings[0].layout}" if row.layout == "each" else ""
-        lines.append(f"  {row.ratio.value:.2f}x  {row.case} {row.part}{layout}")
+        lines.append(f"  {row.ratio.value:.2f}x  {row.case} {row.part_in_words}{layout}")
     return "\n".join(lines)
 
 
@@ -191,6 +212,8 @@ def notes(results: Results) -> str:
         f"{ceilings.gbytes[max(ceilings.gbytes)]:.0f} GB/s from memory, "
         f"{max(ceilings.gbytes.values()):.0f} GB/s in cache, all measured just now",
     ]
+    if any(row.cache == "cold" for row in results.rows):
+        lines.append("cold: the caches are swept before every call; of ceiling: the same one as of hot rows")
     if any((row.fraction_of_ceiling(ceilings) or 0) > 1 for row in results.rows):
         lines.append(
             "!: above the ceiling, so less is computed or moved than the formula counts, or the clock rose"

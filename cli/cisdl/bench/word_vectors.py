@@ -250,8 +250,12 @@ def glove_sides(case: Case) -> tuple[Callable[[], object], int, dict[int, Step]]
 
 
 def bench_word_vectors(case: Case, settings: Settings) -> Iterator[Row]:
-    """One row, or none on a GPU, in another precision or without gradients: there is no such training."""
-    if settings.device.type != "cpu" or settings.dtype != torch.float32 or not settings.backward:
+    """One row, or none on a GPU, in another precision, without gradients or with cold caches alone.
+
+    There is no such training: a pass finds in the caches what it left there.
+    """
+    trained = (settings.backward or settings.together) and settings.hot
+    if settings.device.type != "cpu" or settings.dtype != torch.float32 or not trained:
         return
     # torch warns unless this is said.
     torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]

@@ -7,24 +7,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from cisdl.commands import candidates
 from cisdl.errors import BuildError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
 
+    from cisdl.bench.models import Model
     from cisdl.bench.ops import Settings
     from cisdl.bench.results import Row
     from cisdl_ops.cases import Case
 
 MODEL_PREFIX = "model/"
-OTHERS = ("chart", "compare", "memory")
+OTHERS = ("chart", "compare", "history", "memory")
 LAYOUT_CHOICES = {
     "best": ("contiguous", "channels_last"),
     "each": ("contiguous", "channels_last"),
     "contiguous": ("contiguous",),
     "channels_last": ("channels_last",),
 }
+
+
+def patterns(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    return candidates.starting(typed, OTHERS) + candidates.cases(ctx, param, typed)
 
 
 class BenchCommand(click.Command):
@@ -45,13 +52,27 @@ class BenchCommand(click.Command):
 
 
 @click.command(cls=BenchCommand)
-@click.argument("pattern", default="*", metavar="[GLOB]")
+@click.argument("pattern", default="*", metavar="[GLOB]", shell_complete=patterns)
 @click.option(
     "--mode",
-    type=click.Choice(["fwd", "bwd", "all"]),
+    type=click.Choice(["fwd", "bwd", "fwd_bwd", "all"]),
     default="all",
     show_default=True,
-    help="Forward, gradients, or both.",
+    help="Forward; gradients; both together in one row; or a row for the forward and each gradient.",
+)
+@click.option(
+    "--axis",
+    "axes",
+    multiple=True,
+    metavar="NAME=V1,V2,...",
+    help="The chosen cases with other sizes: batch (n), channels, size, hidden, in_features, ...; each "
+    "combination if given more than once.",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(["hot", "cold", "both"]),
+    help="What a call finds in the CPU's caches: what the one before it left, nothing of it, or a row for "
+    "each.  [default: hot]",
 )
 @click.option(
     "--layout",
@@ -87,6 +108,8 @@ class BenchCommand(click.Command):
 def bench(
     pattern: str,
     mode: str,
+    axes: tuple[str, ...],
+    cache: str | None,
     layout: str,
     device: str,
     dtype: str,
@@ -102,19 +125,27 @@ def bench(
     GLOB chooses cases by op, name or op/name; models are model/NAME. Each case is verified first and a wrong
     kernel is not timed (exit code 5). Ours and torch's take turns in one process; a difference that the
     measurement cannot tell from noise is called even. `cisdl bench compare A.json B.json` holds two files
-    against each other, `cisdl bench chart A.json` draws one, and `cisdl bench memory [GLOB]` measures peak
-    memory instead of time.
+    against each other (exit code 4 if the second is slower), `cisdl bench history` shows them over time,
+    `cisdl bench chart A.json` draws one, and `cisdl bench memory [GLOB]` measures peak memory instead of
+    time.
 
     \b
     Examples:
       cisdl bench --quick
       cisdl bench 'conv2d/alexnet*' --mode fwd --threads 1
       cisdl bench 'model/*' --compile
+      cisdl bench 'linear/square_512_b32' --axis batch=1,8,64,512
+      cisdl bench 'conv2d/lenet*' --mode fwd_bwd --cache both
     """
     from cisdl import device as devices
 
     cases, models = chosen(pattern, quick)
     where = devices.resolve(device)
+    if where.type == "cuda" and cache is not None:
+        raise UsageError(
+            f"--cache: expected nothing on a GPU, whose cache is overwritten before every call, got {cache}; "
+            "leave it out"
+        )
     count = devices.prepare(where, threads)
 
     import torch
@@ -122,8 +153,12 @@ def bench(
     import cisdl_ops
     from cisdl import console
     from cisdl.bench import ceilings, results, table, timing
+    from cisdl.bench.axes import parse
     from cisdl.bench.ops import Settings
 
+    cases, models = with_axes(cases, models, axes)
+    if cache == "cold":
+        cases, models = those_with_a_cold_row(cases, models, pattern)
     settings = Settings(
         device=where,
         dtype=getattr(torch, dtype),
@@ -134,6 +169,9 @@ def bench(
         compiled=compiled,
         effort=timing.QUICK if quick else timing.Effort(),
         clock=timing.clock_for(where),
+        together=mode == "fwd_bwd",
+        cold=timing.clock_for(where, "cold") if cache in ("cold", "both") else None,
+        hot=cache != "cold",
     )
     cisdl_ops.tune(tuned, cache=False)
     environment = describe(where, count)
@@ -157,6 +195,8 @@ def bench(
         "quick": quick,
         "compile": compiled,
         "tune": tuned,
+        "axis": {name: list(sizes) for name, sizes in parse(axes).items()},
+        "cache": cache or ("overwritten" if where.type == "cuda" else "hot"),
     }
     found = results.Results(environment, options, limits, rows)
     out.print()
@@ -167,9 +207,14 @@ def bench(
         out.print()
     out.print(table.losses_text(found), markup=False)
     out.print(table.notes(found), style="dim", markup=False)
-    kind = " ".join(
-        word for word, said in (("quick", quick), ("each layout", layout == "each"), ("tuned", tuned)) if said
-    )
+    kinds = {
+        "quick": quick,
+        "each layout": layout == "each",
+        "tuned": tuned,
+        "axis": bool(axes),
+        "cold cache": cache in ("cold", "both"),
+    }
+    kind = " ".join(word for word, said in kinds.items() if said)
     for target in [
         *([path] if path else []),
         *([results.default_path(environment, kind)] if save else []),
@@ -178,7 +223,38 @@ def bench(
         console.say(f"wrote {target}")
 
 
-def chosen(pattern: str, quick: bool) -> tuple[list[Case], list[str]]:
+def with_axes(
+    cases: list[Case], models: list[Model], texts: tuple[str, ...]
+) -> tuple[list[Case], list[Model]]:
+    """The cases and models along the axes of the command line, with a word about those that are left out."""
+    from cisdl import console
+    from cisdl.bench.axes import parse, vary
+
+    if not texts:
+        return cases, models
+    cases, models, left_out = vary(cases, models, parse(texts))
+    for words in left_out:
+        console.say(words)
+    return cases, models
+
+
+def those_with_a_cold_row(
+    cases: list[Case], models: list[Model], pattern: str
+) -> tuple[list[Case], list[Model]]:
+    """Without training steps and word vectors: a step finds in the caches what the one before it left."""
+    from cisdl import console
+    from cisdl_ops.cases import WORD_VECTORS
+
+    kept = [case for case in cases if case.op not in WORD_VECTORS]
+    what = "models and word vectors train step after step and have no row with cold caches"
+    if not kept:
+        raise UsageError(f"--cache cold: {what}, and '{pattern}' chooses nothing else; use --cache hot")
+    if models or len(kept) < len(cases):
+        console.say(f"{what}: {len(models) + len(cases) - len(kept)} left out")
+    return kept, []
+
+
+def chosen(pattern: str, quick: bool) -> tuple[list[Case], list[Model]]:
     """The cases and the models that the pattern selects."""
     import fnmatch
 
@@ -192,17 +268,17 @@ def chosen(pattern: str, quick: bool) -> tuple[list[Case], list[str]]:
     from cisdl.bench.models import BENCH_MODELS
 
     cases = select("quick" if quick else "bench", pattern)
-    models = [name for name in BENCH_MODELS if fnmatch.fnmatchcase(MODEL_PREFIX + name, pattern)]
+    models = [one for name, one in BENCH_MODELS.items() if fnmatch.fnmatchcase(MODEL_PREFIX + name, pattern)]
     if not cases and not models:
         known = [*OPS, *LAYERS, *WORD_VECTORS, *(MODEL_PREFIX + name for name in BENCH_MODELS)]
         raise UsageError(f"no case matches '{pattern}'; {did_you_mean(pattern, known)}")
     return cases, models
 
 
-def groups(cases: list[Case], models: list[str], settings: Settings) -> Any:
+def groups(cases: list[Case], models: list[Model], settings: Settings) -> Any:
     """(title, rows) for each op and for the models, as they are finished."""
     from cisdl import console
-    from cisdl.bench.models import BATCH, bench_model
+    from cisdl.bench.models import bench_model
     from cisdl.bench.ops import bench_case
     from cisdl.bench.word_vectors import bench_word_vectors
     from cisdl_ops.cases import WORD_VECTORS
@@ -218,12 +294,12 @@ def groups(cases: list[Case], models: list[str], settings: Settings) -> Any:
         if rows:
             yield op, rows
     rows = []
-    for name in models:
+    for model in models:
         done += 1
-        console.say(f"[{done}/{total}] {MODEL_PREFIX}{name}")
-        rows += list(bench_model(name, settings))
+        console.say(f"[{done}/{total}] {MODEL_PREFIX}{model.name}")
+        rows += list(bench_model(model, settings))
     if rows:
-        yield f"training step, batch {BATCH}", rows
+        yield "training step", rows
 
 
 def describe(device: torch.device, threads: int) -> dict[str, Any]:

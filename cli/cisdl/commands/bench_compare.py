@@ -19,6 +19,11 @@ def compare(before: Path, after: Path, threshold: float) -> None:
 
     Speed-ups over torch are compared, not times: torch ran beside ours in both. A row is a regression if it
     lost more than the threshold and the two intervals do not overlap.
+
+    \b
+    Examples:
+      cisdl bench compare before.json after.json
+      cisdl bench compare benchmarks/ours.json new.json --threshold 0.2     in CI: exit code 4 says slower
     """
     from rich.table import Table
 

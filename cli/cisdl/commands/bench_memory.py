@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from cisdl.commands import candidates
 from cisdl.errors import DeviceError, UsageError
 
 
 @click.command(name="memory")
-@click.argument("pattern", default="*", metavar="[GLOB]")
+@click.argument("pattern", default="*", metavar="[GLOB]", shell_complete=candidates.cases)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: all cores]")
 @click.option("--save", is_flag=True, help="Write it to benchmarks/<processor>-...-memory-<date>.json.")

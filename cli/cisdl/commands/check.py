@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cisdl.commands import candidates
 from cisdl.errors import BuildError, KernelDisagreesError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 @click.command()
-@click.argument("pattern", default="*", metavar="[GLOB]")
+@click.argument("pattern", default="*", metavar="[GLOB]", shell_complete=candidates.ops)
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N")
 @click.option(
     "--dtype", type=click.Choice([*DTYPES, "both", "all"]), default="both", show_default="float32 and float64"

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cisdl.commands import candidates
+from cisdl.commands.options import with_data_dir
 from cisdl.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from cisdl.data.downloads import Download
-
-data_dir_option = click.option(
-    "--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]"
-)
 
 
 @click.group()
@@ -29,8 +27,8 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("name", metavar="NAME")
-@data_dir_option
+@click.argument("name", metavar="NAME", shell_complete=candidates.downloads)
+@with_data_dir
 @click.option(
     "--mirror", metavar="URL", help="Ask this address first: URL/NAME/FILE, such as a server of the course."
 )
@@ -73,8 +71,8 @@ def get(name: str, data_dir: str | None, mirror: str | None) -> None:
 
 
 @data.command()
-@click.argument("what", metavar="NAME|PATH")
-@data_dir_option
+@click.argument("what", metavar="NAME|PATH", shell_complete=candidates.data)
+@with_data_dir
 def verify(what: str, data_dir: str | None) -> None:
     """Check the data set NAME: its checksums, as far as they are known, and that all of it can be read.
 

@@ -13,15 +13,18 @@ import click
 def env(as_json: bool) -> None:
     """Describe this machine and how the kernels were built on it; for each problem, print what mends it.
 
+    It looks at the compiler, Python's headers, the packages, torch, the kernels, the GPU, CUDA, the
+    instruction set in use and the threads. A mend is a command to paste.
+
     \b
     Examples:
       cisdl env
       cisdl env --json > environment.json
     """
-    from cisdl import console, environment
+    from cisdl import console, diagnosis, environment
 
     facts = environment.gather()
-    found = environment.problems(facts)
+    found = diagnosis.problems(facts)
     if as_json:
         listed = [{"problem": what, "mend": command} for what, command in found]
         print(json.dumps(facts | {"problems": listed}, indent=2))
@@ -48,6 +51,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Facts as (name, text)."""
     cpu, torch, kernels = facts["cpu"], facts["torch"], facts["kernels"]
     cuda = f"CUDA {torch['cuda']}" if torch["cuda"] else "built without CUDA"
+    uses = f"{torch['version']}, {cuda}, {torch['threads']} threads, uses {torch['cpu_capability']}"
     built = kernels["build"] or {}
     build = ", ".join(f"{name} {text(value)}" for name, value in built.items()) or "do not load"
     packages = ", ".join(f"{name} {version or 'missing'}" for name, version in facts["packages"].items())
@@ -57,7 +61,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("python", facts["python"]),
         ("CPU", ", ".join([cpu["name"], f"{cpu['cores']} cores", *cpu["instructions"]])),
         ("GPU", "; ".join(facts["gpus"]) or "none visible to torch"),
-        ("torch", f"{torch['version']}, {cuda}, {torch['threads']} threads, uses {torch['cpu_capability']}"),
+        ("torch", torch["error"] or uses),
         ("compiler", facts["compiler"] or "none found"),
         ("nvcc", facts["nvcc"] or "none found"),
         ("kernels", build),

@@ -6,13 +6,19 @@ from typing import Any
 
 import click
 
-from cisdl.commands.options import as_json, of_a_run
+from cisdl.commands import candidates
+from cisdl.commands.options import as_json, of_a_run, with_data_dir
 
 
 @click.command("eval")
-@click.argument("run", metavar="RUN")
-@click.option("--data", metavar="NAME|PATH", help="Other data than the run's own: a set, a file or a folder.")
-@click.option("--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]")
+@click.argument("run", metavar="RUN", shell_complete=candidates.runs)
+@click.option(
+    "--data",
+    metavar="NAME|PATH",
+    shell_complete=candidates.data,
+    help="Other data than the run's own: a set, a file or a folder.",
+)
+@with_data_dir
 @click.option("--baselines", is_flag=True, help="Beside it what methods without a neural network reach.")
 @of_a_run
 @as_json

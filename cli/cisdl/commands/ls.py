@@ -6,7 +6,10 @@ import json
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from cisdl.commands import candidates
+from cisdl.commands.options import with_data_dir
 from cisdl.errors import BuildError, UsageError, did_you_mean
 
 Rows = list[dict[str, Any]]
@@ -21,9 +24,13 @@ def known(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def lists(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    return candidates.starting(typed, WHAT)
+
+
 @click.command()
-@click.argument("what", callback=known, metavar="models|data|runs|kernels")
-@click.option("--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]")
+@click.argument("what", callback=known, metavar="models|data|runs|kernels", shell_complete=lists)
+@with_data_dir
 @click.option("--json", "as_json", is_flag=True, help="For machines: one JSON list.")
 def ls(what: str, data_dir: str | None, as_json: bool) -> None:
     """List the models by week of the course, the data sets, the runs under ./runs, or the kernels.

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from cisdl.commands import candidates
+
 Command = Callable[..., Any]
 
 
@@ -41,3 +43,9 @@ def of_a_run(command: Command) -> Command:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For machines: JSON on stdout.")
+with_data_dir = click.option(
+    "--data-dir",
+    metavar="PATH",
+    shell_complete=candidates.folders,
+    help="Where named data lies.  [default: $CISDL_DATA or ./data]",
+)

@@ -8,14 +8,20 @@ from typing import Any
 
 import click
 
+from cisdl.commands import candidates
 from cisdl.commands.options import as_json, of_a_run
 from cisdl.errors import DataError, UsageError
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
-@click.argument("given", nargs=-1, metavar="[TEXT|IMAGE]...")
-@click.option("--file", metavar="PATH", help="One input a line; - reads them from standard input.")
+@click.argument("run", metavar="RUN", shell_complete=candidates.runs)
+@click.argument("given", nargs=-1, metavar="[TEXT|IMAGE]...", shell_complete=candidates.files)
+@click.option(
+    "--file",
+    metavar="PATH",
+    shell_complete=candidates.files,
+    help="One input a line; - reads them from standard input.",
+)
 @of_a_run
 @as_json
 def predict(run: str, given: tuple[str, ...], file: str | None, as_json: bool, **opening: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cisdl.commands import candidates
 from cisdl.commands.options import as_json, of_a_run
 from cisdl.errors import UsageError
 
@@ -13,7 +14,7 @@ WORDS = {"nn": 1, "analogy": 3}
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=candidates.runs)
 @click.argument("what", type=click.Choice(list(WORDS)), metavar="nn|analogy")
 @click.argument("words", nargs=-1, required=True, metavar="WORD...")
 @click.option("-k", "--count", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
+from cisdl.commands import candidates
 from cisdl.errors import UsageError, did_you_mean
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", shell_complete=candidates.runs)
 @click.option(
     "--out",
     metavar="FILE",
+    shell_complete=candidates.files,
     help="[default: report.html in the run's folder, of several in the current one]",
 )
 def report(runs: tuple[str, ...], out: str | None) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from cisdl.commands import candidates
 from cisdl.commands.options import as_json, of_a_run
 from cisdl.errors import UsageError
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=candidates.runs)
 @click.option("-n", "--count", type=click.IntRange(min=1), default=1, show_default=True, metavar="N")
 @click.option("--length", type=click.IntRange(min=1), metavar="N", help="Characters of a text.")
 @click.option(

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from cisdl.commands import candidates
 from cisdl.errors import BuildError, UsageError, did_you_mean
 
 
 @click.command()
-@click.argument("what", metavar="MODEL|RUN")
+@click.argument("what", metavar="MODEL|RUN", shell_complete=candidates.models_and_runs)
 def show(what: str) -> None:
     """Show a model's layers, shapes and parameters; or a run: its configuration, epochs, result and files.
 

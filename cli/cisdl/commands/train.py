@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cisdl.commands import configuration
+from cisdl.commands import candidates, configuration
 from cisdl.commands.goals import check_goals, parse_goal
-from cisdl.commands.options import flag
+from cisdl.commands.options import flag, with_data_dir
 from cisdl.data.registry import DATA, SCALES
 from cisdl.errors import UsageError
 from cisdl.models.options import OPTIONS
@@ -55,13 +55,16 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 
 
 @click.command()
-@click.argument("model", callback=model_entry, required=False, metavar="MODEL")
+@click.argument(
+    "model", callback=model_entry, required=False, metavar="MODEL", shell_complete=candidates.models
+)
 @click.option(
     "--data",
     metavar="NAME|PATH",
+    shell_complete=candidates.data,
     help=f"A data set ({', '.join(DATA)}) or files of a format that the model reads.  [default: by model]",
 )
-@click.option("--data-dir", metavar="PATH", help="Where named data lies.  [default: $CISDL_DATA or ./data]")
+@with_data_dir
 @click.option(
     "--scale",
     type=click.Choice(SCALES),
@@ -109,7 +112,12 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     metavar="SECONDS",
     help="Stop after the step that passes it; what was best by then is judged.",
 )
-@click.option("--init-from", metavar="RUN", help="Begin with the kept weights of a run of the same model.")
+@click.option(
+    "--init-from",
+    metavar="RUN",
+    shell_complete=candidates.runs,
+    help="Begin with the kept weights of a run of the same model.",
+)
 @click.option(
     "--overfit-one-batch",
     is_flag=True,
@@ -141,7 +149,12 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     help="Train N times, with --seed and those after it, and end with mean and deviation.",
 )
 @click.option("--log-steps", is_flag=True, help="Write the loss of every step to steps.csv.")
-@click.option("--config", metavar="FILE", help="Settings from a TOML or JSON file, or a run's config.json.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    shell_complete=candidates.files,
+    help="Settings from a TOML or JSON file, or a run's config.json.",
+)
 @click.option(
     "-o",
     "pairs",
@@ -151,7 +164,12 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
 )
 @click.option("--print-config", is_flag=True, help="Say every setting and where it comes from.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; train nothing, write nothing.")
-@click.option("--resume", metavar="RUN", help="Go on with a run exactly where it stopped.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=candidates.runs,
+    help="Go on with a run exactly where it stopped.",
+)
 @click.option(
     "--assert",
     "goals",

@@ -72,6 +72,11 @@ class Classification(ImageTask, Predicts):
     loss_name = "cross-entropy"
     score = Curve("accuracy", "accuracy, %", 100.0)
 
+    def __init__(self, entry: ModelEntry, config: TrainConfig) -> None:
+        super().__init__(entry, config)
+        self.loss: nn.CrossEntropyLoss = nn.CrossEntropyLoss()
+        """To train with; the backend's, once the model is built on it."""
+
     def check(self, data: ImageData) -> None:
         super().check(data)
         found = data.train.labels.unique()  # type: ignore[no-untyped-call]
@@ -82,6 +87,7 @@ class Classification(ImageTask, Predicts):
             )
 
     def build(self, ops: Backend) -> nn.Module:
+        self.loss = ops.CrossEntropyLoss()
         return self.entry.build(ops, shape=self.shape, classes=len(self.class_names), **self.option)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -94,7 +100,7 @@ class Classification(ImageTask, Predicts):
         images, labels = batch
         scores = model(images)  # (batch, classes)
         correct = int((scores.argmax(1) == labels).sum())
-        return Step(F.cross_entropy(scores, labels), len(labels), correct)
+        return Step(self.loss(scores, labels), len(labels), correct)
 
     def evaluate(self, model: nn.Module, part: str) -> Classified:
         return classify(model, self.images.parts()[part])

@@ -63,6 +63,8 @@ class TextClassification(Task, Predicts):
     def __init__(self, entry: ModelEntry, config: TrainConfig) -> None:
         super().__init__(entry, config)
         self.vectors = {}
+        self.loss: nn.CrossEntropyLoss = nn.CrossEntropyLoss()
+        """To train with; the backend's, once the model is built on it."""
 
     # the data
 
@@ -154,6 +156,7 @@ class TextClassification(Task, Predicts):
     # the model
 
     def build(self, ops: Backend) -> nn.Module:
+        self.loss = ops.CrossEntropyLoss()
         sizes = {"vocabulary": len(self.vocabulary), "classes": len(self.class_names)}
         model = self.entry.build(ops, **sizes, **self.option)
         if self.vectors:
@@ -187,7 +190,7 @@ class TextClassification(Task, Predicts):
         rows, lengths, labels = batch
         scores = model(rows, lengths)  # (batch, classes)
         correct = int((scores.argmax(1) == labels).sum())
-        return Step(F.cross_entropy(scores, labels), len(labels), correct)
+        return Step(self.loss(scores, labels), len(labels), correct)
 
     @torch.no_grad()
     def scores(self, model: nn.Module, texts: Sequence[Sequence[int]]) -> Tensor:
