@@ -14,10 +14,12 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,7 +28,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cisdl.environment import one_line
-from cisdl.errors import BuildError, CisdlError, DeviceError, UsageError
+from cisdl.errors import INTERRUPTED, BuildError, CisdlError, DeviceError, UsageError
 
 if TYPE_CHECKING:
     from cisdl.tasks.base import Step
@@ -70,8 +72,8 @@ def begin() -> None:
         raise CisdlError(f"the {world} processes cannot meet at {where} ({one_line(error)})") from error
     _store = PrefixStore("cisdl", store)
     if threading.current_thread() is threading.main_thread():
-        # How torchrun ends the others after a failure, and how Slurm ends a job.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end)
     atexit.register(dist.destroy_process_group)
 
 
@@ -128,6 +130,9 @@ def failed(code: int) -> tuple[int, bool]:
     if _store is None:
         return code, os.environ.get("RANK", "0") == "0"
     atexit.unregister(dist.destroy_process_group)  # it may wait for the others
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # this one ends by itself
     try:
         if _store.add("failures", 1) == 1:
             _store.set("exit code", str(code))
@@ -136,6 +141,16 @@ def failed(code: int) -> tuple[int, bool]:
         return int(_store.get("exit code")), False
     except (RuntimeError, ValueError):
         return code, True
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C outside of training; SIGTERM, by which torchrun ends the others after a failure, Slurm a job."""
+    code, speaks = failed(INTERRUPTED)
+    if speaks:
+        print("cisdl: interrupted; nothing was saved", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def is_loss_of_another(error: BaseException) -> bool:
