@@ -50,6 +50,7 @@ def gather() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cuda": torch.version.cuda,
+            "processes": distributed(),
         },
         "gpus": gpus(),
         "compiler": first_line([os.environ.get("CXX", "g++"), "--version"]),
@@ -89,6 +90,16 @@ def problems(facts: dict[str, Any]) -> list[tuple[str, str]]:
             what = "a GPU and nvcc are there, but the kernels were built without CUDA"
             found.append((what, f"CISDL_CUDA=1 {build_command()}"))
     return found
+
+
+def distributed() -> list[str]:
+    """What several processes can train with: gloo on the CPU, nccl on GPUs."""
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        return []
+    there = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available()}
+    return [name for name, available in there.items() if available]
 
 
 def kernels() -> dict[str, Any]:

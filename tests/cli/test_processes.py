@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from cisdl import errors
 from cisdl.models.registry import MODELS
-from cisdl.training import launch
+from cisdl.training import launch, processes
 from cisdl.training.position import Position
 
 from tests.cli import processes_worker
@@ -183,11 +183,31 @@ def test_several_seeds(runs: Path) -> None:
     assert said.count("validation, seeds 0 to 1") + said.count("test, seeds 0 to 1") == 1
 
 
-def test_dropout_differs_between_processes(runs: Path) -> None:
-    """The processes' masks are not each other's copies: else the first step would be the one process's."""
-    one = steps(runs / "char-lm-1")
-    assert steps(runs / "dropout").shape == one.shape
-    assert not torch.allclose(steps(runs / "dropout")[:, 2], one[:, 2], rtol=1e-4)
+def test_every_process_draws_for_itself_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(rank: int, step: int) -> float:
+        monkeypatch.setattr(processes, "rank", lambda: rank)
+        torch.manual_seed(0)
+        processes.seed(7, step)
+        return float(torch.rand(()))
+
+    found = {(rank, step): drawn(rank, step) for rank in range(3) for step in range(4)}
+    others = [value for (rank, _), value in found.items() if rank > 0]
+    assert len(set(others)) == len(others)
+    assert drawn(2, 3) == found[2, 3]  # whatever was drawn before
+    assert len({found[0, step] for step in range(4)}) == 1  # the first draws on as a process alone does
+
+
+@pytest.mark.parametrize(("count", "world"), [(7, 2), (7, 3), (1, 3), (3, 3)])
+def test_every_row_counts_in_one_process(count: int, world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "world_size", lambda: world)
+    counted: list[int] = []
+    for rank in range(world):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        chosen, counts = processes.rows(count)
+        rows = list(range(count))[chosen]
+        assert rows  # a process never has nothing to do
+        counted += rows if counts else []
+    assert sorted(counted) == list(range(count))
 
 
 @pytest.mark.parametrize("model", REFUSED)

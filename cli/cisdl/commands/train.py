@@ -125,7 +125,12 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     help="Whose kernels: ours or torch's.",
 )
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads, of each process.  [default: torch's]",
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**32 - 1),
