@@ -70,13 +70,18 @@ def forced(result: dict[str, Any]) -> bool:
     return "ATEN_CPU_CAPABILITY" in result["environment"].get("variables", {})
 
 
+def processor(result: dict[str, Any]) -> str:
+    """Its name without what all names have."""
+    return re.sub(r"\((R|TM)\)| Processor$", "", result["environment"]["processor"])
+
+
 def label(result: dict[str, Any]) -> str:
-    """What distinguishes a file from the next: threads, instruction set, whether it holds all cases."""
+    """What distinguishes a file from the next: processor, instruction set, threads, whether it holds all cases."""
     threads = result["environment"]["threads"]
     isa = result["environment"]["isa"]
     some = ", some of the cases" if result["options"]["quick"] else ""
     isa += " forced on both" if forced(result) else ""
-    return f"{isa}, {threads} thread{'s' if threads > 1 else ''}{some}"
+    return f"{processor(result)}, {isa}, {threads} thread{'s' if threads > 1 else ''}{some}"
 
 
 def losses(result: dict[str, Any]) -> list[str]:
@@ -247,10 +252,10 @@ def section(paths: list[Path]) -> str:
     results = columns([content for content in contents if "ceilings" in content])
     memories = [content for content in contents if "ceilings" not in content]
     lines = [f"<!-- bench: {' '.join(str(p.relative_to(ROOT)) for p in paths)} -->"]
-    environment = results[0]["environment"]
+    places = [processor(result) + " on " + result["environment"]["date"][:10] for result in results]
     lines += [
-        f"torch's time over ours on one {environment['processor']} ({environment['isa']}), float32, torch "
-        f"{environment['torch']}, {environment['date'][:10]}; each side in the faster of contiguous and "
+        f"torch's time over ours, float32, torch {results[0]['environment']['torch']}, "
+        f"{', '.join(dict.fromkeys(places))}; each side in the faster of contiguous and "
         "channels_last. Geometric means over the cases, and how many of them were won / even / lost.",
         "",
         "| op, pass | " + " | ".join(map(label, results)) + " |",
