@@ -198,6 +198,24 @@ def steps(results: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
+def headroom(result: dict[str, Any]) -> list[str]:
+    """A sentence on what the products of matrices could gain at all."""
+    most: dict[str, list[float]] = {}
+    for row in result["rows"]:
+        op = row["case"].split("/")[0]
+        if op.split("_")[-1] in ("linear", *PARTS_OF_TRAINING) and row.get("fraction_of_ceiling"):
+            bound = row["speedup"]["value"] / row["fraction_of_ceiling"]
+            most.setdefault(f"{op} {row['part'].replace('_', ' ')}", []).append(bound)
+    if not most:
+        return []
+    each = ", ".join(f"{name} {mean_of(bounds):.2f}x" for name, bounds in most.items())
+    return [
+        f"What a kernel would gain that does no more than the formula's operations at the measured peak, or moves "
+        f"its operands once at the measured bandwidth ({label(result)}): {each}.",
+        "",
+    ]
+
+
 def wide_3x3(result: dict[str, Any]) -> list[str]:
     """A sentence on the convolutions that most networks spend their time in."""
     layers = {}
@@ -274,6 +292,8 @@ def section(paths: list[Path]) -> str:
     lines += recurrent(results)
     lines += word_vectors(results)
     lines += steps(results)
+    for result in results:
+        lines += headroom(result)
     for result in results:
         lines += wide_3x3(result)
     for result in memories:
