@@ -76,7 +76,7 @@ def processor(result: dict[str, Any]) -> str:
 
 
 def label(result: dict[str, Any]) -> str:
-    """What distinguishes a file from the next: processor, instruction set, threads, whether it holds all cases."""
+    """What distinguishes a file: processor, instruction set, threads, whether it holds all cases."""
     threads = result["environment"]["threads"]
     isa = result["environment"]["isa"]
     some = ", some of the cases" if result["options"]["quick"] else ""
@@ -210,7 +210,7 @@ def headroom(result: dict[str, Any]) -> list[str]:
         return []
     each = ", ".join(f"{name} {mean_of(bounds):.2f}x" for name, bounds in most.items())
     return [
-        f"What a kernel would gain that does no more than the formula's operations at the measured peak, or moves "
+        "What a kernel would gain that does just the formula's operations at the measured peak, or moves "
         f"its operands once at the measured bandwidth ({label(result)}): {each}.",
         "",
     ]
