@@ -16,7 +16,7 @@ CPP_FILES := $(SOURCES) $(shell find tests -name '*.cpp' -o -name '*.h')
 # Of tests/ops, what asks the binding, not the kernels: the same on every instruction set.
 OF_THE_BINDING := $(addprefix --ignore=tests/ops/test_,$(addsuffix .py,operators errors transforms autocast heap memory tuning))
 
-.PHONY: help run install test test-isa test-large models conformance sanitize lint format bench clean
+.PHONY: help run install test test-isa test-large models conformance sanitize lint format bench pictures clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ format: install  ## rewrite Python and C++ in the project's format
 
 bench: install  ## our kernels against torch, as a table and JSON under benchmarks/
 	$(BIN)/cisdl bench --save
+
+pictures: install  ## the README's pictures of the terminal and of a report (needs Chromium)
+	$(BIN)/python docs/pictures.py
 
 clean:  ## remove what was built, keep .venv's packages and your runs
 	rm -rf build cisdl_ops/_C*.so cisdl_ops/_build.json $(BUILT)

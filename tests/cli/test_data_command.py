@@ -97,7 +97,7 @@ def test_a_set_is_brought_counted_and_then_known(
     cisdl: Command, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(monkeypatch, f"{server}/good/input.txt")
-    assert "`cisdl data get tinyshakespeare` brings it" in cisdl("ls", "data").out
+    assert "`cisdl data get tinyshakespeare` brings it" in cisdl("ls", "data", "--json").out
     missing = cisdl("data", "verify", NAME)
     assert missing.code == errors.DATA
     assert f"`cisdl data get {NAME}` brings it" in missing.sentence()

@@ -63,7 +63,7 @@ def resident(name: str) -> int:
     """VmRSS (now) or VmHWM (highest) of this process, in bytes."""
     found = re.search(rf"^{name}:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)
     if not found:
-        raise CisdlError(f"{STATUS}: expected a line {name}, found none")
+        raise CisdlError(f"{STATUS}: expected a line {name}, found none; use a Linux that tells it")
     return int(found[1]) * 1024
 
 
@@ -108,10 +108,15 @@ def in_a_child(case: Case, function: Function, layout: str, dtype: torch.dtype, 
     sending.close()
     try:
         if not receiving.poll(PAUSE_SECONDS):
-            raise CisdlError(f"{case.id}: measuring its memory took over {PAUSE_SECONDS:.0f} s")
+            raise CisdlError(
+                f"{case.id}: measuring its memory took over {PAUSE_SECONDS:.0f} s; "
+                "choose smaller cases by GLOB"
+            )
         grown: int = receiving.recv()
     except EOFError as error:
-        raise CisdlError(f"{case.id}: the process that measured its memory died") from error
+        raise CisdlError(
+            f"{case.id}: the process that measured its memory died; choose smaller cases by GLOB"
+        ) from error
     finally:
         child.kill()
         child.join()

@@ -34,4 +34,6 @@ def require_agreement(
     """Raise `KernelDisagreesError` unless every output and gradient of the case is right."""
     complaints = [one.complaint for one in compare(case, dtype, device, layout) if one.complaint]
     if complaints:
-        raise KernelDisagreesError(f"{case.id} is wrong and was not timed: {complaints[0]}")
+        raise KernelDisagreesError(
+            f"{case.id} is wrong and was not timed: {complaints[0]}; `cisdl check {case.op}` looks closer"
+        )

@@ -176,7 +176,10 @@ def fastest(steps: dict[int, Step]) -> tuple[int, Step]:
 def close(case: Case, found: Any, expected: Any) -> None:
     error = float(np.abs(np.asarray(found) - np.asarray(expected)).max())
     if not error <= 1e-4:
-        raise KernelDisagreesError(f"{case.id} is wrong and was not timed: error {error:.3g}, allowed 0.0001")
+        raise KernelDisagreesError(
+            f"{case.id} is wrong and was not timed: error {error:.3g}, allowed 0.0001; "
+            "try `CISDL_ISA=baseline`"
+        )
 
 
 def require_right_word2vec(case: Case) -> None:

@@ -262,8 +262,10 @@ def chosen(pattern: str, quick: bool) -> tuple[list[Case], list[Model]]:
         import cisdl_ops  # noqa: F401  # the kernels have to load before anything is timed
         from cisdl_ops.cases import LAYERS, OPS, WORD_VECTORS, select
     except ImportError as error:
+        from cisdl.environment import one_line
+
         raise BuildError(
-            f"the compiled kernels do not load ({error}); build them with `make install`"
+            f"the compiled kernels do not load ({one_line(error)}); `cisdl env` prints what mends it"
         ) from error
     from cisdl.bench.models import BENCH_MODELS
 

@@ -37,7 +37,7 @@ def compare(before: Path, after: Path, threshold: float) -> None:
         console.say(f"these files are from different machines or settings: {', '.join(differing)}")
     found = comparing.changes(a, b)
     if not found:
-        raise UsageError(f"{before} and {after} have no case in common")
+        raise UsageError(f"{before} and {after} have no case in common; expected two files of the same GLOB")
     table = Table(box=None, pad_edge=False)
     table.add_column("case and pass", no_wrap=True)
     for name in ("before", "after", "change", ""):
@@ -56,5 +56,6 @@ def compare(before: Path, after: Path, threshold: float) -> None:
         worst = min(slower, key=lambda change: change.factor)
         raise GoalMissedError(
             f"{len(slower)} of {len(found)} rows got slower by more than {threshold:.0%}, "
-            f"the worst {worst.id} from {worst.before:.2f}x to {worst.after:.2f}x of torch"
+            f"the worst {worst.id} from {worst.before:.2f}x to {worst.after:.2f}x of torch; "
+            "bench those cases again by themselves before you believe it"
         )

@@ -35,7 +35,8 @@ def memory(pattern: str, dtype: str, threads: int | None, save: bool) -> None:
     cases = [case for case in chosen(pattern, quick=False)[0] if case.op not in WORD_VECTORS]
     if not cases:
         raise UsageError(
-            f"bench memory: no case matches '{pattern}'; models and word vectors are not measured"
+            f"bench memory: no case matches '{pattern}'; models and word vectors are not measured, "
+            "expected an op or op/name"
         )
 
     import torch

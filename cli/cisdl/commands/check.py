@@ -62,7 +62,8 @@ def check(pattern: str, device: str, dtype: str, threads: int | None, large: boo
     if wrong:
         first = f"{wrong[0]['case']} in {wrong[0]['dtype']}, {wrong[0]['layout']}: {wrong[0]['complaint']}"
         raise KernelDisagreesError(
-            f"{len({row['case'] for row in wrong})} of {len(cases)} cases disagree; {first}"
+            f"{len({row['case'] for row in wrong})} of {len(cases)} cases disagree; {first}; "
+            f"CISDL_IMPL={wrong[0]['op']}:plain tries the plain kernel"
         )
 
 
@@ -72,8 +73,10 @@ def chosen_cases(pattern: str, large: bool) -> list[Case]:
         import cisdl_ops  # noqa: F401  # the kernels have to load before anything is said about them
         from cisdl_ops.cases import OPS, WORD_VECTORS, select
     except ImportError as error:
+        from cisdl.environment import one_line
+
         raise BuildError(
-            f"the compiled kernels do not load ({error}); build them with `make install`"
+            f"the compiled kernels do not load ({one_line(error)}); `cisdl env` prints what mends it"
         ) from error
     wanted = {"test", "grad", "bench"} if large else {"test", "grad"}
     cases = [case for case in select(glob=pattern) if case.tags & wanted and case.op not in WORD_VECTORS]

@@ -51,7 +51,11 @@ def get(name: str, data_dir: str | None, mirror: str | None) -> None:
     if name not in DOWNLOADS:
         if name in DATA:
             bundled = DATA[name].bundled
-            why = f"it is {bundled}" if bundled else "it has no public address that is known to be right"
+            why = (
+                f"it is {bundled}, use it as it is"
+                if bundled
+                else "no public address is known, use files of yours"
+            )
             raise UsageError(f"data set '{name}' cannot be brought: {why}")
         raise UsageError(f"unknown data set '{name}'; {did_you_mean(name, DOWNLOADS)}")
     chosen = DOWNLOADS[name] if mirror is None else with_mirror(DOWNLOADS[name], mirror)
@@ -59,7 +63,9 @@ def get(name: str, data_dir: str | None, mirror: str | None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder.absolute()}: cannot be created ({error.strerror})") from error
+        raise DataError(
+            f"{folder.absolute()}: cannot be created ({error.strerror}); choose another --data-dir"
+        ) from error
     for file in chosen.files:
         if is_there(folder, file):
             console.say(f"{file.name}: already there")
@@ -137,7 +143,10 @@ def checked(download: Download, folder: Path) -> list[str]:
             continue
         digest = sha256(found) if found == path else hashlib.sha256(unpacked(found)).hexdigest()
         if digest != file.sha256:
-            raise DataError(f"{found}: expected SHA-256 {file.sha256}, got {digest}")
+            raise DataError(
+                f"{found}: expected SHA-256 {file.sha256}, got {digest}; remove it, and "
+                f"`cisdl data get {download.name}` brings it again"
+            )
         lines.append(f"{found.name}: SHA-256 as expected")
     if all(line.endswith("not there") for line in lines):
         raise DataError(f"{folder}: expected {', '.join(f.name for f in download.files)}, got none of them")

@@ -46,4 +46,6 @@ def check_goals(goals: Sequence[Goal], outcome: Outcome) -> None:
         if not RELATIONS[relation](figures[figure], value):
             missed.append(f"{figure} {relation} {value:g}, got {figures[figure]:.6g}")
     if missed:
-        raise GoalMissedError(f"goal missed: expected {'; '.join(missed)}")
+        raise GoalMissedError(
+            f"goal missed: expected {'; '.join(missed)}; try other settings or more --epochs"
+        )

@@ -80,7 +80,10 @@ def fetch(folder: Path, file: RemoteFile, progress: Progress = lambda there: Non
         except Failure as failure:
             reasons.append(f"{url}: {failure}")
     else:
-        raise DataError(f"{file.name}: no address gave the file ({'; '.join(reasons)})")
+        raise DataError(
+            f"{file.name}: no address gave the file ({'; '.join(reasons)}); "
+            "try again later or with --mirror URL"
+        )
     try:
         if file.members:
             unpack(part, folder, file)
@@ -88,7 +91,9 @@ def fetch(folder: Path, file: RemoteFile, progress: Progress = lambda there: Non
         else:
             part.replace(folder / file.name)
     except OSError as error:
-        raise DataError(f"{folder / file.name}: cannot be written ({error.strerror})") from error
+        raise DataError(
+            f"{folder / file.name}: cannot be written ({error.strerror}); choose another --data-dir"
+        ) from error
 
 
 def download(url: str, part: Path, file: RemoteFile, progress: Progress) -> None:

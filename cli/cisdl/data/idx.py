@@ -46,7 +46,9 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         try:
             content = gunzip(path, path.read_bytes())
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}), expected a file that may be"
+            ) from error
     else:
         content = unpacked(path)
 

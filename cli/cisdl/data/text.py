@@ -65,7 +65,7 @@ def unpacked(path: Path) -> bytes:
             f"{path}: damaged, expected {path.suffix[1:]} data, got bytes that fail with {error}"
         ) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}), expected a file that may be") from error
 
 
 def read_text(path: Path) -> str:

@@ -79,5 +79,7 @@ def build(
 ) -> LeNet:
     channels, height, width = shape
     if (height, width) != (28, 28):
-        raise UsageError(f"lenet: expected images of 28 x 28 pixels, got {height} x {width}")
+        raise UsageError(
+            f"lenet: expected images of 28 x 28 pixels, got {height} x {width}; use --image-size 28"
+        )
     return LeNet(ops, channels, classes, activation, pooling, dropout)

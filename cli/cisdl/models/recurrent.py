@@ -142,6 +142,9 @@ def build(
         return set_memory(Steps(ops, cell.lower(), inputs, hidden[0], outputs), memory)
     assert shape is not None
     if layers != 1 or bidirectional or summary != "last":
-        raise UsageError(f"{cell.lower()}: --layers, --bidirectional and --summary are for texts, got images")
+        raise UsageError(
+            f"{cell.lower()}: --layers, --bidirectional and --summary are for texts, got images; "
+            "leave them out"
+        )
     channels, _, columns = shape
     return RowClassifier(ops, cell, channels * columns, hidden[0], classes)

@@ -98,7 +98,9 @@ class WordVectorTask(Task, Queries):
 
     def __init__(self, entry: ModelEntry, config: TrainConfig) -> None:
         if config.device != "cpu":
-            raise UsageError(f"--device: {entry.name} is trained on the cpu, got {config.device}")
+            raise UsageError(
+                f"--device: {entry.name} is trained on the cpu, got {config.device}; use --device cpu"
+            )
         super().__init__(entry, config)
         self.known: Vocabulary | None = None
         self._tests: word_eval.WordEval | None = None
@@ -257,5 +259,5 @@ class WordVectorTask(Task, Queries):
             return
         for_case = [word.lower()] if word.lower() in known else []
         close = for_case or difflib.get_close_matches(word.lower(), known.words, n=1, cutoff=0.7)
-        mean = f"; did you mean '{close[0]}'?" if close else ""
+        mean = f"; did you mean '{close[0]}'?" if close else "; try a more frequent one"
         raise UsageError(f"'{word}' is not among the {len(known):,} words of the vocabulary{mean}")

@@ -44,7 +44,7 @@ def save(
     try:
         write_atomically(path, lambda temporary: torch.save(state, temporary))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise CisdlError(f"{path}: cannot be written ({error})") from error
+        raise CisdlError(f"{path}: cannot be written ({error}); make room and use --resume") from error
 
 
 def restore(state: Mapping[str, Any], model: nn.Module, trainer: Trainer) -> Position:

@@ -46,7 +46,9 @@ class RunFolder:
                     raise CisdlError(f"{root.absolute()}: expected a folder for runs, got a file") from error
                 number += 1
             except OSError as error:
-                raise CisdlError(f"{path.absolute()}: cannot be created ({error.strerror})") from error
+                raise CisdlError(
+                    f"{path.absolute()}: cannot be created ({error.strerror}); run it in a folder of yours"
+                ) from error
             else:
                 return cls(path)
 
