@@ -155,8 +155,12 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def is_loss_of_another(error: BaseException) -> bool:
     """Whether an exception says no more than that another process has ended."""
-    text = str(error)
-    return _store is not None and isinstance(error, RuntimeError) and "gloo" in text and "peer" in text
+    if _store is None or not isinstance(error, RuntimeError):
+        return False
+    text = str(
+        error
+    )  # "...gloo/transport/tcp/pair.cc:547] Connection closed by peer"; NCCL: "remote process exited"
+    return ("gloo" in text and "peer" in text) or "remote process" in text
 
 
 # data and gradients
