@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -188,6 +189,8 @@ def parallel(model: nn.Module) -> nn.Module:
         return model
     from cisdl.training import batch_norm
 
+    # Of one channel a layout is any other too, and the gradient's need not be called what the weight's is.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return nn.parallel.DistributedDataParallel(batch_norm.joined(model))
 
 
