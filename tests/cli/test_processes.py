@@ -36,6 +36,7 @@ OWN = {
     "char-lm": ["--limit", "4000", "--layers", "2"],
     "gan": ["--architecture", "dcgan"],  # the other has dropout
     "jordan": ["--truncate", "10"],
+    "lenet": ["--augment", "both"],
     "lstm": ["--layers", "2"],
     "tagger": ["--data", "tags.conll"],  # smaller than what it reads else
 }
