@@ -54,6 +54,14 @@ def conv2d_cases() -> Iterator[Case]:
     # Large enough to be cut into chunks of rows by the gradient of the weight.
     yield conv2d(test, "one_by_one_chunks", (2, 130, 40, 30), (129, 130, 1, 1))
     yield conv2d(test, "one_by_one_to_few", (3, 21, 12, 16), (2, 21, 1, 1))
+    # Planes that are operands where they lie: fewer channels out than in and the other way round, groups, few
+    # channels, sums in several parts; gradients of the weight along lanes, by tiles, and from runs of images.
+    yield conv2d(test, "pointwise_reduces", (3, 45, 20, 24), (18, 45, 1, 1))
+    yield conv2d(test, "pointwise_expands", (9, 9, 20, 24), (40, 9, 1, 1), bias=False)
+    yield conv2d(test, "pointwise_from_few", (2, 3, 7, 9), (19, 3, 1, 1))
+    yield conv2d(test, "pointwise_groups", (2, 42, 20, 20), (10, 21, 1, 1), groups=2, activation="relu")
+    yield conv2d(test, "pointwise_long_sum", (1, 1040, 20, 20), (20, 1040, 1, 1), activation="relu")
+    yield conv2d(test, "pointwise_to_few_long_sum", (1, 1040, 4, 5), (3, 1040, 1, 1), activation="relu")
     yield conv2d(test, "strided_chunks", (1, 48, 61, 61), (64, 48, 3, 3), stride=2, bias=False)
 
     # Groups within a vector: strips of every width, tiles that overlap, columns and lanes that are missing.

@@ -91,7 +91,9 @@ class LazyGroup(click.Group):
             return errors.OK
         arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
-            code = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
+            code = super().main(
+                arguments, prog_name, complete_var, standalone_mode=False, obj=arguments, **extra
+            )
             sys.stdout.flush()
             return code if isinstance(code, int) else errors.OK
         except CisdlError as error:
@@ -107,13 +109,30 @@ class LazyGroup(click.Group):
         except Exception as error:
             if os.environ.get("CISDL_TRACEBACK"):
                 raise
+            if several_processes():
+                from cisdl.training import processes
+
+                if processes.is_loss_of_another(error):
+                    return processes.failed(errors.RUNTIME)[0]  # why it ended is said by it or for it
             what = f"internal error, {type(error).__name__}: {' '.join(str(error).split())}"
             return complain(f"{what} (CISDL_TRACEBACK=1 shows where)", errors.RUNTIME)
 
 
 def complain(text: str, code: int) -> int:
+    """Say what went wrong, once of all processes, and return the exit code."""
+    if several_processes():
+        from cisdl.training import processes
+
+        code, speaks = processes.failed(code)
+        if not speaks:
+            return code
     click.echo(f"cisdl: {text}", err=True)
     return code
+
+
+def several_processes() -> bool:
+    """Whether this is one of several processes that torchrun started."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def sentence(error: click.ClickException) -> str:

@@ -80,14 +80,25 @@ def torch_facts() -> dict[str, Any]:
         import torch
     except (ImportError, OSError) as error:
         unknown = dict.fromkeys(("threads", "cpu_capability", "cuda"))
-        return {"version": version("torch"), "error": one_line(error), **unknown}
+        return {"version": version("torch"), "error": one_line(error), "processes": [], **unknown}
     return {
         "version": str(torch.__version__),
         "error": None,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda,
+        "processes": distributed(),
     }
+
+
+def distributed() -> list[str]:
+    """What several processes can train with: gloo on the CPU, nccl on GPUs."""
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        return []
+    there = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available()}
+    return [name for name, available in there.items() if available]
 
 
 def kernels() -> dict[str, Any]:

@@ -6,6 +6,7 @@
 #include "conv2d_nhwc.h"
 #include "conv2d_packed_gemm.h"
 #include "conv2d_plain.h"
+#include "conv2d_pointwise.h"
 #include "conv2d_stems.h"
 #include "conv2d_weight_gradient.h"
 
@@ -184,6 +185,7 @@ constexpr Implementation<Conv2dForward<T>> kForward[] = {
     {"rows", stem_applies<Conv2dForward, T, &StemKernels::rows_forward>,
      stem_run<Conv2dForward, T, &StemKernels::rows_forward>},
     {"lane_groups", lane_groups_apply<Conv2dForward<T>, T>, lane_groups_forward<T>},
+    {"pointwise", pointwise_forward_applies<T>, pointwise_forward<T>},
     {"direct", conv2d_direct_forward_applies<T>, conv2d_direct_forward<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dForward<T>>, conv2d_packed_gemm_forward<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dForward<T>>, conv2d_nhwc_forward<T>},
@@ -199,6 +201,7 @@ constexpr Implementation<Conv2dBackwardInput<T>> kBackwardInput[] = {
     {"lanes", stem_applies<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>,
      stem_run<Conv2dBackwardInput, T, &StemKernels::lanes_backward_input>},
     {"lane_groups", lane_groups_apply<Conv2dBackwardInput<T>, T>, lane_groups_backward_input<T>},
+    {"pointwise", pointwise_backward_input_applies<T>, pointwise_backward_input<T>},
     {"direct", conv2d_direct_backward_input_applies<T>, conv2d_direct_backward_input<T>},
     {"packed_gemm", conv2d_is_nchw<Conv2dBackwardInput<T>>, conv2d_packed_gemm_backward_input<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardInput<T>>, conv2d_nhwc_backward_input<T>},
@@ -218,6 +221,7 @@ constexpr Implementation<Conv2dBackwardWeight<T>> kBackwardWeight[] = {
      stem_run<Conv2dBackwardWeight, T, &StemKernels::rows_backward_weight>},
     {"lane_groups", lane_groups_apply<Conv2dBackwardWeight<T>, T>, lane_groups_backward_weight<T>},
     {"direct", conv2d_direct_weight_applies<T>, conv2d_direct_backward_weight<T>},
+    {"pointwise", pointwise_backward_weight_applies<T>, pointwise_backward_weight<T>},
     {"packed_gemm", conv2d_packed_gemm_backward_weight_applies<T>, conv2d_packed_gemm_backward_weight<T>},
     {"indirect_gemm", conv2d_is_nhwc<Conv2dBackwardWeight<T>>, conv2d_nhwc_backward_weight<T>},
     {"plain", conv2d_always<Conv2dBackwardWeight<T>>, conv2d_plain_backward_weight<T>},

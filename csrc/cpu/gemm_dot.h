@@ -11,8 +11,6 @@ namespace cisdl {
 namespace {
 
 constexpr int64_t kDotPart = 2048;
-// Up to this many rows of A it beats packing: the tile of 32 registers keeps up with the packed one for longer.
-constexpr int64_t kMaxDotRows = kNumRegisters == 32 ? 64 : 8;
 
 template <class T, int MR, int NR>
 CISDL_INLINE void dot_block(int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb,

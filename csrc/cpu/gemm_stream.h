@@ -79,10 +79,10 @@ CISDL_INLINE void rank_updates_rows(int64_t rows, const Lines<T>& a, int64_t k, 
   }
 }
 
-// Few rows: C[m, n] = A B; c dense rows of ldc. k > 0.
+// Few rows: C[m, n] = A B (+ row bias, at least `least`), written, not added to. k > 0.
 template <class T>
-void gemm_few_rows(int64_t m, int64_t n, int64_t k, const Lines<T>& a, const T* b, int64_t ldb, T* c, int64_t ldc,
-                   const Parallel& par) {
+void gemm_few_rows(int64_t m, int64_t n, int64_t k, const Lines<T>& a, const T* b, int64_t ldb,
+                   const TileOutput<T>& out, const Parallel& par) {
   if (m == 0 || n == 0) return;
   constexpr int64_t kAccumulatorBytes = 16 << 10;
   constexpr int64_t step = 8;  // rows of B that stay in L1 while all rows of A meet them
@@ -106,11 +106,15 @@ void gemm_few_rows(int64_t m, int64_t n, int64_t k, const Lines<T>& a, const T* 
                                  smaller(step, k1 - kk), b + kk * ldb + j, ldb, sums + i * chunk, chunk, cols,
                                  kk == k0);
         }
-        for (int64_t i = 0; i < m; ++i)
+        for (int64_t i = 0; i < m; ++i) {
+          const T* sum = sums + i * chunk;
+          T* c = out.c + i * out.ldc + j;
+          const T bias = out.row_bias ? out.row_bias[i] : T(0), least = k1 == k ? out.least : T(kNoLeast);
           for (int64_t jj = 0; jj < cols; ++jj) {
-            T* out = c + i * ldc + j + jj;
-            *out = k0 == 0 ? sums[i * chunk + jj] : *out + sums[i * chunk + jj];
+            const T y = sum[jj] + (k0 == 0 ? bias : c[jj]);
+            c[jj] = y < least ? least : y;  // a NaN stays
           }
+        }
       }
     }
   });

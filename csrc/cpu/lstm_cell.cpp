@@ -225,7 +225,7 @@ void backward_stream(const LstmCellBackward<T>& b, const Parallel& par) {
   backward_with(
       b, par,
       [&](const T* weight, int64_t size, T* grad) {
-        gemm_few_rows<T>(batch, size, rows, lines_are_rows(da, rows), weight, size, grad, size, par);
+        gemm_few_rows<T>(batch, size, rows, lines_are_rows(da, rows), weight, size, {grad, size}, par);
       },
       [&](const T* data, int64_t size, T* grad) {
         gemm_short_sum<T>(rows, size, batch, lines_are_columns(da, rows), data, size, grad, size, par);

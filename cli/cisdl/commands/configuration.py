@@ -16,10 +16,22 @@ from cisdl.errors import DataError, UsageError, did_you_mean
 from cisdl.training.config import TrainConfig
 
 NOT_SETTINGS = frozenset(
-    {"model", "config", "pairs", "print_config", "resume", "goals", "dry_run", "out", "seeds", "help"}
+    {
+        "model",
+        "config",
+        "pairs",
+        "print_config",
+        "resume",
+        "goals",
+        "dry_run",
+        "out",
+        "seeds",
+        "nproc",
+        "help",
+    }
 )
 """Parameters of the command that say what to do, not what the run is."""
-FACTS = frozenset({"model", "task", "run", "parameters", "layers", "data_facts"})
+FACTS = frozenset({"model", "task", "run", "processes", "parameters", "layers", "data_facts"})
 """What a run's own config.json has besides settings."""
 
 

@@ -62,6 +62,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("CPU", ", ".join([cpu["name"], f"{cpu['cores']} cores", *cpu["instructions"]])),
         ("GPU", "; ".join(facts["gpus"]) or "none visible to torch"),
         ("torch", torch["error"] or uses),
+        ("processes", f"several by {', '.join(torch['processes'])}" if torch["processes"] else "one only"),
         ("compiler", facts["compiler"] or "none found"),
         ("nvcc", facts["nvcc"] or "none found"),
         ("kernels", build),

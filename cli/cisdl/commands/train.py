@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def having(option: str) -> str:
     return ", ".join(entry.name for entry in MODELS.values() if option in entry.options)
 
 
-def own_options(command: Callable[..., None]) -> Callable[..., None]:
+def own_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The models' own options, in the order of their table."""
     for name, option in reversed(OPTIONS.items()):
         what = f"{option.help} ({having(name)})."
@@ -132,7 +133,12 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     help="Whose kernels: ours or torch's.",
 )
 @click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|cuda:N")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.  [default: torch's]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads, of each process.  [default: torch's]",
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0, max=2**32 - 1),
@@ -147,6 +153,12 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     default=1,
     metavar="N",
     help="Train N times, with --seed and those after it, and end with mean and deviation.",
+)
+@click.option(
+    "--nproc",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train in N processes of this machine, which share each mini-batch; with --device cuda on N GPUs.",
 )
 @click.option("--log-steps", is_flag=True, help="Write the loss of every step to steps.csv.")
 @click.option(
@@ -193,8 +205,9 @@ def train(
     goals: tuple[str, ...],
     out: str | None,
     seeds: int,
+    nproc: int | None,
     **_: Any,
-) -> None:
+) -> int | None:
     """Train MODEL and leave its results in a run folder; `cisdl ls models` lists them.
 
     Options without a default shown have one for each model; --dry-run prints them. The epoch that does
@@ -208,13 +221,28 @@ def train(
       cisdl train denoising-autoencoder --noise 0.5
       cisdl train mlp --seeds 5 --assert 'test_accuracy>=0.94'
       cisdl train --resume fashion --epochs 10
+      cisdl train alexnet --nproc 4 --device cuda
     """
     settings, sources = configuration.gather(ctx, config, pairs)
     wanted = [parse_goal(text) for text in goals]
+    if model is not None and nproc is not None:
+        model.check_processes(nproc)
     if resume is not None:
         refuse_with_resume(model, settings, seeds, out)
-        check_goals(wanted, continued(resume, settings))
-        return
+    if nproc is not None and not (print_config or dry_run):
+        from cisdl.training import launch
+
+        if launch.check(nproc, os.environ):
+            return launch.launch(nproc, ctx.find_root().obj)
+    if "WORLD_SIZE" in os.environ:
+        from cisdl.training import processes
+
+        processes.begin()
+    if resume is not None:
+        resumed = continued(resume, settings)
+        if resumed is not None:
+            check_goals(wanted, resumed)
+        return None
     if model is None:
         raise UsageError("missing argument 'MODEL' (see `cisdl train --help`)")
     name = run_name(out, model.name)
@@ -231,11 +259,13 @@ def train(
         trained = run(chosen, name, dry_run)
         if trained is not None:
             check_goals(wanted, trained)
+    return None
 
 
 def complete(model: ModelEntry, settings: Mapping[str, Any]) -> TrainConfig:
     """The configuration: what was given, the model's defaults, and what this machine has."""
     from cisdl import device as devices
+    from cisdl.training import processes
 
     given = {name: value for name, value in settings.items() if name not in OPTIONS}
     own = {name: value for name, value in settings.items() if name in OPTIONS}
@@ -243,7 +273,7 @@ def complete(model: ModelEntry, settings: Mapping[str, Any]) -> TrainConfig:
     if given.get("momentum") and optimizer != "momentum":
         raise UsageError(f"--momentum: expected with --optimizer momentum, got --optimizer {optimizer}")
     options = model_options(model, own)
-    device = devices.resolve(given.pop("device", "cpu"))
+    device = processes.device(devices.resolve(given.pop("device", "cpu")))
     threads = devices.prepare(device, given.pop("threads", None))
     return configure(model, options=options, device=str(device), threads=threads, **given)
 
@@ -261,7 +291,7 @@ def refuse_with_resume(
         raise UsageError(f"--resume: expected nothing but {allowed} beside it, got {', '.join(extra)}")
 
 
-def continued(run: str, settings: Mapping[str, Any]) -> Outcome:
+def continued(run: str, settings: Mapping[str, Any]) -> Outcome | None:
     from cisdl import device as devices
     from cisdl.training.run import resume
 

@@ -48,11 +48,18 @@ class ModelEntry:
     """How pixels are scaled by default; None leaves it to the data set."""
     clip_norm: float | None = None
     """The gradient's norm is kept at or below this; None leaves it."""
+    one_process: str = ""
+    """Why several processes cannot train it together, and what to do instead; empty: they can."""
 
     @property
     def module(self) -> ModuleType:
         """The file that holds the model."""
         return importlib.import_module(f"cisdl.models.{self.name.replace('-', '_')}")
+
+    def check_processes(self, count: int) -> None:
+        """A `UsageError` if so many processes cannot train it."""
+        if count > 1 and self.one_process:
+            raise UsageError(f"{self.name}: expected one process, got {count}: {self.one_process}")
 
     def build(self, ops: Backend, **given: Any) -> nn.Module:
         """A new model with freshly drawn weights: seed torch first.
@@ -81,6 +88,8 @@ TEXT_CLASSIFIER: dict[str, Any] = {
     "max_words": 20000,
     "max_length": 400,
 }
+
+IN_PLACE = "its threads change the vectors in place, in one memory; use --threads instead"
 
 MODELS: dict[str, ModelEntry] = {
     entry.name: entry
@@ -183,6 +192,7 @@ MODELS: dict[str, ModelEntry] = {
                 "word_eval": "word-eval",
             },
             data="manual",
+            one_process=IN_PLACE,
         ),
         ModelEntry(
             "glove",
@@ -195,6 +205,7 @@ MODELS: dict[str, ModelEntry] = {
             lr={"adagrad": 0.05},
             options={"dim": 100, "window": 10, "x_max": 10.0, "min_count": 5, "word_eval": "word-eval"},
             data="manual",
+            one_process=IN_PLACE,
         ),
         # associative memory
         ModelEntry(
@@ -214,6 +225,7 @@ MODELS: dict[str, ModelEntry] = {
                 "sweeps": 15,
             },
             scale="raw",
+            one_process="it learns in a single step, without a gradient; leave --nproc or torchrun out",
         ),
         # recurrent classifiers of texts, or of images row by row
         *(

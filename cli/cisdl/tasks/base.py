@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cisdl.backend import Backend
 from cisdl.models.registry import ModelEntry
+from cisdl.training import processes
 from cisdl.training.config import TrainConfig
 from cisdl.training.trainer import GradientTrainer, Trainer
 
@@ -174,7 +175,15 @@ class Task(ABC):
 
     def trainer(self, model: nn.Module) -> Trainer:
         """What takes the steps: by default an optimiser on the gradient of `step`'s loss."""
-        return GradientTrainer(self.config, model, self.step)
+        return GradientTrainer(self.config, model, self.step, self.share)
+
+    def share(self, batch: Any) -> tuple[Any, bool]:
+        """What one of several processes trains on of a mini-batch, and whether it counts: `processes.rows`.
+
+        It is for tensors with a row an example.
+        """
+        chosen, counted = processes.rows(len(batch[0]))
+        return tuple(each[chosen].contiguous() for each in batch), counted
 
     def step(self, model: nn.Module, batch: Any) -> Step:
         """The loss of one mini-batch, of which `GradientTrainer` takes the gradient."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from cisdl.files import write_text
 from cisdl.models.registry import ModelEntry
 from cisdl.models.steps import State, detached
 from cisdl.tasks.base import Curve, Evaluation, Pictures, SampleRequest, Samples, Step, Task
+from cisdl.training import processes
 from cisdl.training.config import TrainConfig
 from cisdl.training.trainer import GradientTrainer
 
@@ -30,6 +31,8 @@ LANES, STRETCH = 16, 250
 """A text is judged in so many streams, so many characters at a time."""
 ORDER = 6
 """Of the n-gram beside it: up to 5 characters before the next."""
+STREAM = 1
+"""Along which dimension of a state (layers, streams, hidden) the streams are."""
 LENGTH = 500
 """Characters of a sample."""
 
@@ -72,8 +75,15 @@ class Stretch:
 class StreamTrainer(GradientTrainer):
     """Goes on, at every stretch, with what the network remembers of the one before."""
 
-    def __init__(self, config: TrainConfig, model: nn.Module) -> None:
-        super().__init__(config, model, self.read_on)
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        share: Callable[[Stretch], tuple[Stretch, bool]],
+        streams: int,
+    ) -> None:
+        super().__init__(config, model, self.read_on, share)
+        self.streams = streams
         self.state: State = None
 
     def read_on(self, model: nn.Module, stretch: Stretch) -> Step:
@@ -84,11 +94,19 @@ class StreamTrainer(GradientTrainer):
         return Step(loss, stretch.targets.numel(), values={"bits_per_character": bits})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": super().state_dict(), "state": self.state}
+        state = each_part(self.state, lambda part: processes.rows_of_all(part, self.streams, STREAM))
+        return {"optimizer": super().state_dict(), "state": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state["optimizer"])
-        self.state = state["state"]
+        self.state = each_part(state["state"], lambda part: processes.own_rows(part, STREAM))
+
+
+def each_part(state: State, change: Callable[[Tensor], Tensor]) -> State:
+    """The memory with every tensor of it changed."""
+    if state is None:
+        return None
+    return change(state) if isinstance(state, Tensor) else tuple(change(part) for part in state)
 
 
 class Characters(Task, Samples):
@@ -195,7 +213,13 @@ class Characters(Task, Samples):
             )
 
     def trainer(self, model: nn.Module) -> StreamTrainer:
-        return StreamTrainer(self.config, model)
+        return StreamTrainer(self.config, model, self.share, self.streams)
+
+    def share(self, batch: Stretch) -> tuple[Stretch, bool]:
+        """Some of the streams, the same ones at every step."""
+        chosen, counted = processes.rows(len(batch.inputs))
+        own = Stretch(batch.inputs[chosen], batch.targets[chosen].contiguous(), batch.first)
+        return own, counted
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, part: str) -> Foretold:

@@ -27,6 +27,7 @@ from cisdl.models.registry import ModelEntry
 from cisdl.tasks.base import Curve, Evaluation, Pictures, SampleRequest, Samples, Step
 from cisdl.tasks.images import ImageTask
 from cisdl.tasks.referee import Referee, frechet
+from cisdl.training import processes
 from cisdl.training.config import TrainConfig
 from cisdl.training.trainer import Trainer, make_optimizer
 
@@ -82,35 +83,44 @@ class Generated(Evaluation):
 
 
 class AdversarialTrainer(Trainer):
-    """A step of the discriminator, then one of the generator, on the same made images."""
+    """A step of the discriminator, then one of the generator, on the same made images.
+
+    Of several processes each has some of the real images and some of the made ones; batch normalisation is
+    over all of them.
+    """
 
     def __init__(self, config: TrainConfig, model: GAN) -> None:
         self.model = model
+        self.generate = processes.parallel(model.generator)
+        self.discriminate = processes.parallel(model.discriminator)
         self.generator = make_optimizer(config, model.generator, betas=BETAS)
         self.discriminator = make_optimizer(config, model.discriminator, betas=BETAS)
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Step:
-        real, z = batch
-        generate, discriminate = self.model.generator, self.model.discriminator
+        real, z = (each[processes.own()].contiguous() for each in batch)
+        mean_of_real, mean_of_made = (processes.mean_over(len(each)) for each in batch)
 
-        made = generate(z)
+        made = self.generate(z)
         self.discriminator.zero_grad(set_to_none=True)
-        on_real, on_made = discriminate(real), discriminate(made.detach())  # no gradient for the generator
-        loss = (F.softplus(-on_real).mean() + F.softplus(on_made).mean()) / 2  # softplus(-s) = -log D
+        on_real = self.discriminate(real)
+        on_made = self.discriminate(made.detach())  # no gradient for the generator
+        # softplus(-s) = -log D
+        loss = (mean_of_real(F.softplus(-on_real)) + mean_of_made(F.softplus(on_made))) / 2
         loss.backward()  # type: ignore[no-untyped-call]
         self.discriminator.step()
 
         self.generator.zero_grad(set_to_none=True)
-        generator_loss = F.softplus(-discriminate(made)).mean()
+        # Not `self.discriminate`: nobody needs the discriminator's gradient of this loss.
+        generator_loss = mean_of_made(F.softplus(-self.model.discriminator(made)))
         generator_loss.backward()  # type: ignore[no-untyped-call]
         self.generator.step()
 
         values = {
             "generator_loss": generator_loss.item(),
-            "d_real": on_real.detach().sigmoid().mean().item(),
-            "d_made": on_made.detach().sigmoid().mean().item(),
+            "d_real": mean_of_real(on_real.detach().sigmoid()).item(),
+            "d_made": mean_of_made(on_made.detach().sigmoid()).item(),
         }
-        return Step(loss.detach(), len(real), values=values)
+        return processes.averaged(Step(loss.detach(), len(batch[0]), values=values))
 
     def set_lr(self, lr: float) -> None:
         for optimizer in (self.generator, self.discriminator):

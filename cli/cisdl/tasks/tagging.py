@@ -30,6 +30,7 @@ from cisdl.data.vocabulary import UNKNOWN, Vocabulary
 from cisdl.errors import DataError, UsageError
 from cisdl.models.registry import ModelEntry
 from cisdl.tasks.base import Curve, Evaluation, Pictures, Prediction, Predicts, Step, Task
+from cisdl.training import processes
 from cisdl.training.config import TrainConfig
 
 EVALUATION_BATCH = 200
@@ -257,6 +258,16 @@ class TaggingTask(Task, Predicts):
 
     def batch_count(self) -> int:
         return -(-len(self.sentences.train) // self.config.batch_size)
+
+    def share(self, batch: Batch) -> tuple[Batch, bool]:
+        """Some of the sentences, as long as the longest of them, and the spelling of their words."""
+        words, lengths, letters, counts, spelled, given, tags = batch
+        chosen, counted = processes.rows(len(words))
+        lengths = lengths[chosen]
+        longest = int(lengths.max())
+        words, spelled, given, tags = (each[chosen, :longest] for each in (words, spelled, given, tags))
+        used, spelled = spelled.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        return (words, lengths, letters[used], counts[used.cpu()], spelled, given, tags), counted
 
     def step(self, model: nn.Module, batch: Batch) -> Step:
         *inputs, tags = batch

@@ -20,19 +20,22 @@ FORMAT = 2
 def save(
     path: Path,
     model: nn.Module,
-    trainer: Trainer,
+    trainer: Mapping[str, Any],
     config: Mapping[str, Any],
     facts: Mapping[str, Any],
     at: Position,
 ) -> None:
-    """Write the state of a run. From `config` and `facts` (`Task.facts`) the model is built again."""
+    """Write the state of a run. From `config` and `facts` (`Task.facts`) the model is built again.
+
+    `trainer` is the state of a `Trainer`.
+    """
     state = {
         "format": FORMAT,
         "config": dict(config),
         "facts": dict(facts),
         "position": at.as_dict(),
         "model": model.state_dict(),
-        "trainer": trainer.state_dict(),
+        "trainer": dict(trainer),
         "rng": {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

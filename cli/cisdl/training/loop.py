@@ -13,7 +13,7 @@ from torch import nn
 
 from cisdl.errors import DivergedError, Interrupted
 from cisdl.tasks.base import Evaluation, Task
-from cisdl.training import checkpoint, progress
+from cisdl.training import checkpoint, processes, progress
 from cisdl.training.config import TrainConfig
 from cisdl.training.interrupt import InterruptRequest
 from cisdl.training.position import Position
@@ -44,18 +44,22 @@ def train(
     task: Task,
     folder: RunFolder,
     resumed: Mapping[str, Any] | None = None,
-) -> Outcome:
+) -> Outcome | None:
     """Train `model` in place, keep the epoch that does best on validation, judge that one on test.
 
     `resumed` is the state that `checkpoint.load` read from a last.pt: training goes on after it, step for
     step as if it had never stopped. Writes metrics, checkpoints and result.json into `folder`; last.pt comes
     last, so that whatever ends the process, a run can go on from it. Raises `DivergedError` if the loss
     leaves the numbers, `Interrupted` after Ctrl-C, when last.pt is the state after the last complete step.
+
+    Several processes take every step together and decide alike; the first evaluates, writes and judges, and
+    the others return None.
     """
     trainer = task.trainer(model)
     at = Position()
     if resumed is not None:
         at = checkpoint.restore(resumed, model, trainer)
+    at.trained_by(processes.world_size())
     steps_per_epoch = task.batch_count()
     started = time.perf_counter() - at.seconds
     stopped: str | None = None  # why training ended before its last epoch
@@ -63,7 +67,10 @@ def train(
     def save(name: str) -> None:
         at.seconds = time.perf_counter() - started
         folder.flush()
-        checkpoint.save(folder / name, model, trainer, config.as_dict(), task.facts(), at)
+        state = trainer.state_dict()
+        if folder.writes:
+            checkpoint.save(folder / name, model, state, config.as_dict(), task.facts(), at)
+        processes.wait()
 
     with InterruptRequest() as interrupt, progress.make(config.epochs, steps_per_epoch) as report:
         if at.batch == steps_per_epoch:
@@ -73,6 +80,7 @@ def train(
             trainer.set_lr(config.lr_at(at.epoch))
             model.train()
             for batch in remaining(task, config, at, steps_per_epoch):
+                processes.seed(config.seed, at.step)
                 loss = at.add(trainer.step(batch))
                 if config.log_steps:
                     folder.add_step(at.step, at.epoch, loss)
@@ -82,10 +90,12 @@ def train(
                     raise diverged(folder, config, what)
                 if at.batch == steps_per_epoch:
                     break  # validation first, whatever else is asked for
-                if interrupt.requested:
+                late = config.max_time is not None and time.perf_counter() - started > config.max_time
+                ends, late = processes.any_of(interrupt.requested, late)
+                if ends:
                     save("last.pt")
                     raise interrupted(folder, at)
-                if config.max_time is not None and time.perf_counter() - started > config.max_time:
+                if late:
                     stopped = f"--max-time {config.max_time:g}"
                     break
 
@@ -97,7 +107,7 @@ def train(
                     f"the mean loss of epoch {at.epoch} (step {at.step}) is {at.train_loss:.3g}, "
                     f"{at.train_loss / at.first_loss:.3g} times that of the first step",
                 )
-            validation = task.evaluate(model, "validation")
+            validation = evaluated(task, model, "validation")
             if not math.isfinite(validation.loss):
                 what = f"the validation loss became {validation.loss} at step {at.step}"
                 raise diverged(folder, config, what)
@@ -118,12 +128,15 @@ def train(
             folder.add_metrics(row)
             save("last.pt")
             report.epoch(row, f"{task.metric} {validation}")
-            if interrupt.requested:
+            (ends,) = processes.any_of(interrupt.requested)
+            if ends:
                 raise interrupted(folder, at)
             if config.patience is not None and at.epoch - at.best_epoch >= config.patience:
                 stopped = f"--patience {config.patience}"
             at.next_epoch()
 
+    if not processes.is_first():
+        return None
     model.load_state_dict(checkpoint.load(folder / "best.pt")["model"])
     judged_on = task.parts[-1]
     evaluation = task.evaluate(model, judged_on)
@@ -155,6 +168,32 @@ def remaining(task: Task, config: TrainConfig, at: Position, steps_per_epoch: in
         yield from itertools.repeat(next(task.batches(1)), steps_per_epoch - at.batch)
     else:
         yield from itertools.islice(task.batches(at.epoch), at.batch, None)
+
+
+@dataclass(frozen=True)
+class Told(Evaluation):
+    """All that the other processes need to know of an evaluation that the first made."""
+
+    told: tuple[float, ...]
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        return self.told
+
+    def as_dict(self) -> dict[str, float | int]:
+        return {}
+
+    def __str__(self) -> str:
+        return ""
+
+
+def evaluated(task: Task, model: nn.Module, part: str) -> Evaluation:
+    """By the first process, over the whole part: F1 or a Fréchet distance is no sum over shares."""
+    if processes.alone():
+        return task.evaluate(model, part)
+    found = task.evaluate(model, part) if processes.is_first() else None
+    loss, rank = processes.told(None if found is None else (found.loss, found.rank))
+    return found or Told(loss, rank)
 
 
 def interrupted(folder: RunFolder, at: Position) -> Interrupted:

@@ -30,6 +30,8 @@ class Position:
     best_epoch: int = 0
     seconds: float = 0.0
     """Spent before the run was last resumed."""
+    processes: list[list[int]] = field(default_factory=list)
+    """How many trained it: each stretch's [steps before it, processes]."""
 
     def add(self, taken: Step) -> float:
         """One more step; returns its loss."""
@@ -45,6 +47,13 @@ class Position:
         for name, value in taken.values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value * taken.count
         return loss
+
+    def trained_by(self, count: int) -> None:
+        """So many processes go on from here."""
+        if self.processes and self.processes[-1][0] == self.step:
+            self.processes.pop()
+        if not self.processes or self.processes[-1][1] != count:
+            self.processes.append([self.step, count])
 
     def next_epoch(self) -> None:
         self.epoch += 1
@@ -73,4 +82,6 @@ class Position:
     @classmethod
     def of(cls, saved: dict[str, Any]) -> Position:
         best = saved["best"]
-        return cls(**saved | {"best": None if best is None else tuple(best), "sums": dict(saved["sums"])})
+        stretches = [list(stretch) for stretch in saved.get("processes", [[0, 1]])]
+        own = {"best": None if best is None else tuple(best), "sums": dict(saved["sums"])}
+        return cls(**saved | own | {"processes": stretches})

@@ -6,6 +6,8 @@ import sys
 from types import TracebackType
 from typing import Any, Protocol
 
+from cisdl.training import processes
+
 
 def epoch_line(row: dict[str, Any], judged: str, epochs: int) -> str:
     """One epoch in words: its row of metrics.csv, and what validation came to ("accuracy 97 % (350/360)")."""
@@ -53,6 +55,13 @@ class Lines:
         print(epoch_line(row, judged, self.epochs), file=sys.stderr, flush=True)
 
 
+class Silence(Lines):
+    """For all processes but the first."""
+
+    def epoch(self, row: dict[str, Any], judged: str) -> None:
+        pass
+
+
 class Bar:
     """For terminals: finished epochs scroll by above one bar for the whole run."""
 
@@ -97,4 +106,6 @@ class Bar:
 
 def make(epochs: int, steps_per_epoch: int) -> Progress:
     """A bar if stderr is a terminal, lines if it is not."""
+    if not processes.is_first():
+        return Silence(epochs)
     return Bar(epochs, steps_per_epoch) if sys.stderr.isatty() else Lines(epochs)

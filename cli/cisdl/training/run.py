@@ -6,6 +6,7 @@ import statistics
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from cisdl.errors import DataError, UsageError, did_you_mean
 from cisdl.models import registry as model_registry
 from cisdl.report.layers import Layer, layer_table, layers
 from cisdl.tasks.base import Data, Task
-from cisdl.training import checkpoint, run_folder
+from cisdl.training import checkpoint, processes, run_folder
 from cisdl.training.config import TrainConfig
 from cisdl.training.position import Position
 from cisdl.training.run_folder import RunFolder
@@ -34,8 +35,10 @@ def run_seeds(config: TrainConfig, count: int, name: str, dry_run: bool) -> list
     outcomes: list[Outcome] = []
     for seed in range(config.seed, config.seed + count):
         outcome = run(replace(config, seed=seed), f"{name}-seed{seed}", dry_run)
-        assert outcome is not None
-        outcomes.append(outcome)
+        if outcome is not None:
+            outcomes.append(outcome)
+    if not processes.is_first():
+        return []
     score = tasks.new(model_registry.get(config.model), config).score
     values = [score.factor * float(one.evaluation.as_dict()[score.key]) for one in outcomes]
     print(
@@ -47,7 +50,11 @@ def run_seeds(config: TrainConfig, count: int, name: str, dry_run: bool) -> list
 
 
 def run(config: TrainConfig, name: str, dry_run: bool) -> Outcome | None:
-    """Load the data, build the model, train it, draw it; for `dry_run` stop after saying what it would do."""
+    """Load the data, build the model, train it, draw it; for `dry_run` stop after saying what it would do.
+
+    Of several processes the first one has the outcome, the others None.
+    """
+    check_processes(config)
     task = tasks.load(model_registry.get(config.model), config)
     torch.manual_seed(config.seed)  # weights are drawn on the CPU: equal on every device
     model = task.build(backend.get(config.backend))
@@ -58,20 +65,21 @@ def run(config: TrainConfig, name: str, dry_run: bool) -> Outcome | None:
         print_dry_run(task, described)
         return None
 
-    folder = RunFolder.create(name)
-    write_config(folder, task, described)
-    folder.write_json("env.json", environment.gather())
+    path = processes.done_by_first(lambda: RunFolder.create(name).path)
+    folder = RunFolder(path, writes=processes.is_first())
+    at = Position()
+    write_config(folder, task, described, at)
+    if folder.writes:
+        folder.write_json("env.json", environment.gather())
     return finish(config, task, model, folder)
 
 
-def resume(name: str, changes: Mapping[str, Any]) -> Outcome:
+def resume(name: str, changes: Mapping[str, Any]) -> Outcome | None:
     """Go on with the run `name` after its last.pt, with some of its configuration changed."""
-    folder = run_folder.find(name)
-    if folder is None:
-        known = did_you_mean(name, [path.name for path in run_folder.existing()])
-        raise UsageError(f"--resume: '{name}' is not a run, expected a folder of `cisdl train`; {known}")
-    state = checkpoint.load(folder / "last.pt")
+    folder, state = processes.done_by_first(lambda: saved(name, "--resume", "last.pt"))
     config = replace(TrainConfig(**state["config"]), **changes)
+    config = replace(config, device=str(processes.device(torch.device(config.device))))
+    check_processes(config)
     task = tasks.load(model_registry.get(config.model), config)
     for fact, value in task.facts().items():
         if state["facts"].get(fact) != value:
@@ -82,19 +90,37 @@ def resume(name: str, changes: Mapping[str, Any]) -> Outcome:
     model = task.build(backend.get(config.backend))
     at = Position.of(state["position"])
     complete = at.epoch if at.batch == task.batch_count() else at.epoch - 1
-    reopened = RunFolder.reopen(folder, complete, at.step)
-    write_config(reopened, task, layers(model, task.example(), config.batch_size))
-    console.say(f"{folder} goes on after step {at.step}, {complete} of {config.epochs} epochs are done")
+    if processes.is_first():
+        reopened = RunFolder.reopen(folder, complete, at.step)
+        console.say(f"{folder} goes on after step {at.step}, {complete} of {config.epochs} epochs are done")
+    else:
+        reopened = RunFolder(folder, writes=False)
+    write_config(reopened, task, layers(model, task.example(), config.batch_size), at)
     return finish(config, task, model, reopened, state)
+
+
+def saved(name: str, option: str, file: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of the run `name`, and what is in its `file`."""
+    folder = run_folder.find(name)
+    if folder is None:
+        known = did_you_mean(name, [path.name for path in run_folder.existing()])
+        raise UsageError(f"{option}: '{name}' is not a run, expected a folder of `cisdl train`; {known}")
+    return folder, checkpoint.load(folder / file)
+
+
+def check_processes(config: TrainConfig) -> None:
+    """Refuse several processes where the model, or its mini-batches, are for fewer."""
+    count = processes.world_size()
+    model_registry.get(config.model).check_processes(count)
+    if config.batch_size < count:
+        raise UsageError(
+            f"--batch-size: expected at least the {count} processes, which share it, got {config.batch_size}"
+        )
 
 
 def initialise(model: nn.Module, name: str) -> None:
     """Give a new model the kept weights of the run `name`."""
-    folder = run_folder.find(name)
-    if folder is None:
-        known = did_you_mean(name, [path.name for path in run_folder.existing()])
-        raise UsageError(f"--init-from: '{name}' is not a run, expected a folder of `cisdl train`; {known}")
-    state = checkpoint.load(folder / "best.pt")
+    folder, state = processes.done_by_first(lambda: saved(name, "--init-from", "best.pt"))
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
@@ -104,13 +130,15 @@ def initialise(model: nn.Module, name: str) -> None:
         ) from error
 
 
-def write_config(folder: RunFolder, task: Task, described: list[Layer]) -> None:
+def write_config(folder: RunFolder, task: Task, described: list[Layer], at: Position) -> None:
     data = task.data
+    at.trained_by(processes.world_size())
     folder.write_json(
         "config.json",
         task.config.as_dict()
         | {
             "run": folder.path.name,
+            "processes": [{"after_step": step, "count": count} for step, count in at.processes],
             "parameters": sum(layer.parameters for layer in described),
             "layers": [asdict(layer) for layer in described],
             "data_facts": {name: getattr(data, name) for name in ("name", "source", "split", "counts")}
@@ -125,15 +153,18 @@ def finish(
     model: nn.Module,
     folder: RunFolder,
     resumed: Mapping[str, Any] | None = None,
-) -> Outcome:
+) -> Outcome | None:
     """Train, from the start or from a saved state on; judge, draw and say how it went."""
     data, device = task.data, torch.device(config.device)
     parameters = sum(p.numel() for p in model.parameters())
     threads = f"{config.threads} thread{'s' if config.threads > 1 else ''}"
-    console.say(
-        f"{config.model} ({parameters:,} parameters) on {data.name} {summary(data)}, "
-        f"backend {config.backend}, {config.device}, {threads}, seed {config.seed}"
-    )
+    if not processes.alone():
+        threads = f"{processes.world_size()} processes of {threads}"
+    if processes.is_first():
+        console.say(
+            f"{config.model} ({parameters:,} parameters) on {data.name} {summary(data)}, "
+            f"backend {config.backend}, {config.device}, {threads}, seed {config.seed}"
+        )
 
     from cisdl.training.loop import train
 
@@ -143,6 +174,8 @@ def finish(
         outcome = train(config, model, task, folder, resumed)
     finally:
         folder.close()
+    if outcome is None:
+        return None
 
     from cisdl.report import plots
 

@@ -24,10 +24,11 @@ ROOT = "runs"
 
 
 class RunFolder:
-    """Names and writes the files of one run."""
+    """Names and writes the files of one run; with `writes=False`, in all processes but one, only names."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
         self.metrics: list[dict[str, Any]] = []
         self._steps: TextIO | None = None
 
@@ -71,10 +72,13 @@ class RunFolder:
         return self.path / name
 
     def write_json(self, name: str, value: Any) -> None:
-        write_json(self / name, value)
+        if self.writes:
+            write_json(self / name, value)
 
     def add_metrics(self, row: dict[str, Any]) -> None:
         """Append one epoch's row to metrics.csv and metrics.jsonl."""
+        if not self.writes:
+            return
         self.metrics.append(row)
         table = io.StringIO()
         writer = csv.DictWriter(table, fieldnames=list(self.metrics[0]), lineterminator="\n")
@@ -85,6 +89,8 @@ class RunFolder:
 
     def add_step(self, step: int, epoch: int, loss: float) -> None:
         """Append one step's loss, in full precision, to steps.csv."""
+        if not self.writes:
+            return
         if self._steps is None:
             new = not (self / "steps.csv").is_file()
             self._steps = (self / "steps.csv").open("a", encoding="utf-8")

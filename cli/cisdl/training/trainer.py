@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from cisdl.training import processes
 from cisdl.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ class Trainer(ABC):
 
     @abstractmethod
     def step(self, batch: Any) -> Step:
-        """Train on one mini-batch; the loss is that before the change."""
+        """Train on one mini-batch; the loss is that before the change.
+
+        Of several processes all are given the whole mini-batch, train on a share each, and return its step.
+        """
 
     @abstractmethod
     def set_lr(self, lr: float) -> None:
@@ -29,25 +33,44 @@ class Trainer(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """All that decides the next step besides the model: plain types and tensors."""
+        """All that decides the next step besides the model: plain types and tensors.
+
+        Of several processes all have to ask for it, and get what one alone would have.
+        """
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class GradientTrainer(Trainer):
-    """One optimiser on the gradient of one loss, its norm clipped where the configuration says so."""
+    """One optimiser on the gradient of one loss, its norm clipped where the configuration says so.
 
-    def __init__(self, config: TrainConfig, model: nn.Module, loss: Callable[[nn.Module, Any], Step]) -> None:
+    `share` gives one of several processes its part of a mini-batch: `Task.share`.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], Step],
+        share: Callable[[Any], tuple[Any, bool]],
+    ) -> None:
         self.model = model
+        self.network = processes.parallel(model)
         self.loss = loss
+        self.share = share
         self.clip_norm = config.clip_norm
         self.optimizer = make_optimizer(config, model)
 
     def step(self, batch: Any) -> Step:
         self.optimizer.zero_grad(set_to_none=True)
-        taken = self.loss(self.model, batch)
-        taken.loss.backward()  # type: ignore[no-untyped-call]
+        if processes.alone():
+            taken = self.loss(self.network, batch)
+            loss = taken.loss
+        else:
+            own, counted = self.share(batch)
+            loss, taken = processes.joined(self.loss(self.network, own), counted)
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
