@@ -32,8 +32,8 @@ def linear_cases() -> Iterator[Case]:
     yield linear("test", "many_columns", (17, 1100), 35)
     yield linear("test", "weights_by_pages", (33, 1031), 525)
     yield linear("test", "weights_by_pages_few_rows", (5, 1031), 525)
-    # Rows 4 KiB apart (1024 floats, 512 doubles), which are packed panel by panel: of the weights, turned round (one
-    # block and several, a sum in several parts), and of the gradient of the output.
+    # Rows 4 KiB apart (1024 floats, 512 doubles), which are packed panel by panel: of the weights, turned
+    # round (one block and several, a sum in several parts), and of the gradient of the output.
     yield linear("test", "rows_collide", (19, 1024), 45)
     yield linear("test", "rows_collide_long_sum", (150, 2048), 200)
     yield linear("test", "gradient_rows_collide", (37, 70), 1024)
