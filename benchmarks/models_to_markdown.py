@@ -1,4 +1,4 @@
-"""Keeps the results of finished runs, and writes the table of models in the README from them.
+"""Keeps the results of finished runs, and writes the table of docs/models.md from them.
 
     python benchmarks/models_to_markdown.py add ROW runs/lenet-seed0 runs/lenet-seed1   # keep runs as a row
     python benchmarks/models_to_markdown.py                                             # write the table
@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "models"
 ROWS = KEPT / "rows.json"
-PAGE = ROOT / "README.md"
+PAGE = ROOT / "docs" / "models.md"
 SECTION = re.compile(r"<!-- models -->\n.*?<!-- end of models -->", re.DOTALL)
 NOT_KEPT = frozenset({"layers"})
 """Of config.json: long, and the same for every run of a model."""

@@ -1,8 +1,8 @@
-"""Writes the README's benchmark section from JSON files that `cisdl bench` wrote.
+"""Writes the benchmark tables of docs/speed.md, and their summary in the README, from files of `cisdl bench`.
 
     python benchmarks/to_markdown.py benchmarks/A.json [benchmarks/B.json ...]
 
-The section lies between the two markers in README.md; the first names the files, so running without
+The tables lie between the two markers in docs/speed.md; the first names the files, so running without
 arguments renews it from the same ones. Files of timings become columns, those of the same instruction set and
 threads one column, in which a row of a later file takes the place of an earlier one's; one of `cisdl bench
 memory` is a sentence. No figure is typed by hand. The two charts are those of `cisdl bench chart` with the
@@ -23,6 +23,8 @@ from cisdl_ops.cases import CASES, NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "speed.md"
+SUMMARY = re.compile(r"<!-- bench summary -->\n.*?<!-- end of bench summary -->", re.DOTALL)
 SECTION = re.compile(r"<!-- bench: (?P<files>[^>]*) -->\n.*?<!-- end of bench -->", re.DOTALL)
 WORST = 6
 ENOUGH_LAYERS = 5  # fewer are not worth a sentence
@@ -155,7 +157,7 @@ def word_vectors(results: list[dict[str, Any]]) -> list[str]:
     lines = [
         "Word vectors, a pass over a text of Zipf's law against torch's sparse embeddings with SGD "
         "(word2vec) or Adagrad (GloVe): ratio, and millions of updates a second of ours. Against gensim, on "
-        "a real text: [docs/word-vectors.md](docs/word-vectors.md).",
+        "a real text: [word-vectors.md](word-vectors.md).",
         "",
         "| training | " + " | ".join(map(label, shown)) + " |",
         "|---" * (len(shown) + 1) + "|",
@@ -304,22 +306,39 @@ def section(paths: list[Path]) -> str:
         more = f", and {len(lost) - WORST} more in the file" if len(lost) > WORST else ""
         lines.append(f"Lost to torch ({label(result)}), worst first: {shown}{more}.")
         lines.append("")
-    names = ", ".join(f"[{p.name}]({p.relative_to(ROOT)})" for p in paths)
+    names = ", ".join(f"[{p.name}](../{p.relative_to(ROOT)})" for p in paths)
     lines += [f"Every figure: {names}.", "<!-- end of bench -->"]
     return "\n".join(lines)
 
 
-def named_files(readme: str) -> list[Path]:
-    """The files that the section in the README was made from."""
-    found = SECTION.search(readme)
+def summary(paths: list[Path]) -> str:
+    """The markdown between the markers in the README: the networks, and how many rows were won and lost."""
+    contents = [of_the_table(json.loads(path.read_text())) for path in paths]
+    results = columns([content for content in contents if "ceilings" in content])
+    machine, rows = results[0]["environment"], results[0]["rows"]
+    won, even, lost = (sum(row["verdict"] == kind for row in rows) for kind in ("win", "even", "loss"))
+    lines = [
+        "<!-- bench summary -->",
+        f"torch's time over ours on one {machine['processor']}, float32, torch {machine['torch']}, "
+        f"{machine['date'][:10]}. Of {len(rows):,} passes of all cases ({label(results[0])}) {won} were "
+        f"faster than torch's, {even} even, {lost} slower.",
+        "",
+        *networks(results),
+        "<!-- end of bench summary -->",
+    ]
+    return "\n".join(lines)
+
+
+def named_files(page: str) -> list[Path]:
+    """The files that the tables were made from."""
+    found = SECTION.search(page)
     if not found:
-        sys.exit(
-            "README.md: expected the markers <!-- bench: FILES --> and <!-- end of bench -->, found none"
-        )
+        sys.exit(f"{PAGE}: expected the markers <!-- bench: FILES --> and <!-- end of bench -->, found none")
     return [ROOT / name for name in found["files"].split()]
 
 
 if __name__ == "__main__":
-    text = README.read_text()
+    text = PAGE.read_text()
     chosen = [Path(name).resolve() for name in sys.argv[1:]] or named_files(text)
-    README.write_text(SECTION.sub(lambda _: section(chosen), text))
+    PAGE.write_text(SECTION.sub(lambda _: section(chosen), text))
+    README.write_text(SUMMARY.sub(lambda _: summary(chosen), README.read_text()))

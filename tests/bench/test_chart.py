@@ -69,3 +69,28 @@ def test_the_command_draws_both(tmp_path: Path, capsys: pytest.CaptureFixture[st
             assert picture.read_bytes().startswith(PNG)
             picture.unlink()
         assert capsys.readouterr().err.count("wrote") == 2
+
+
+def test_models_alone_have_no_roofline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({**CONTENT, "networks": {}, "rows": CONTENT["rows"][-1:]}))
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["bench", "chart", str(file), "--out", str(tmp_path)], prog_name="cisdl")
+    assert exited.value.code == errors.OK
+    assert "no row counts operations, so there is no roofline" in capsys.readouterr().err
+    assert (tmp_path / "speedup.png").is_file()
+    assert not (tmp_path / "roofline.png").exists()
+
+
+@pytest.mark.parametrize("command", ["chart", "compare", "history"])
+@pytest.mark.parametrize("rows", [[], [{"case": "linear/x", "ours_bytes": 1}]])
+def test_other_rows_are_refused(
+    command: str, rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of peak memory, or of nothing."""
+    file = tmp_path / "memory.json"
+    file.write_text(json.dumps({**CONTENT, "rows": rows}))
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["bench", command, *[str(file)] * (1 + (command == "compare"))], prog_name="cisdl")
+    assert exited.value.code == errors.DATA
+    assert "memory.json: expected speed-ups" in capsys.readouterr().err

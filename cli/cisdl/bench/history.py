@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,24 +74,13 @@ def read(paths: Sequence[Path]) -> list[tuple[Path, Content]]:
     """Files of timings; of a folder those that are, of files that are named each has to be one."""
     found = []
     for path in paths:
-        if path.is_dir():
-            for one in sorted(path.glob("*.json")):
-                try:
-                    content = results.read(one)
-                except DataError:  # other measurements lie there too
-                    continue
-                if is_timing(content):
-                    found.append((one, content))
+        if not path.is_dir():
+            found.append((path, results.read_timings(path)))
             continue
-        content = results.read(path)
-        if not is_timing(content):
-            raise DataError(f"{path}: expected speed-ups as `cisdl bench --json` writes them, got other rows")
-        found.append((path, content))
+        for one in sorted(path.glob("*.json")):
+            with suppress(DataError):  # other measurements lie there too
+                found.append((one, results.read_timings(one)))
     return found
-
-
-def is_timing(content: Content) -> bool:
-    return all("speedup" in row for row in content["rows"])
 
 
 def machines(contents: Sequence[tuple[Path, Content]], pattern: str | None = None) -> list[Machine]:

@@ -236,3 +236,16 @@ def read(path: Path) -> dict[str, Any]:
         found = content.get("schema") if isinstance(content, dict) else type(content).__name__
         raise DataError(f"{path}: expected a benchmark of schema {SCHEMA}, got {found}")
     return content
+
+
+def read_timings(path: Path) -> dict[str, Any]:
+    """The same, of a file that holds speed-ups and not, say, peak memory.
+
+    Raises:
+        DataError: as `read`, or its rows are of another kind.
+    """
+    content = read(path)
+    rows = content.get("rows")
+    if not rows or not all("speedup" in row for row in rows):
+        raise DataError(f"{path}: expected speed-ups as `cisdl bench --json` writes them, got other rows")
+    return content

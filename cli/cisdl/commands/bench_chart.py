@@ -22,8 +22,12 @@ def chart(file: Path, folder: Path) -> None:
     from cisdl.bench import results
     from cisdl.report import benchmark
 
-    content = results.read(file)
+    content = results.read_timings(file)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in (("speedup.png", benchmark.speedups), ("roofline.png", benchmark.roofline)):
+    pictures = {"speedup.png": benchmark.speedups, "roofline.png": benchmark.roofline}
+    if not any(row.get("gflops") for row in content["rows"]):
+        console.say(f"{file}: no row counts operations, so there is no roofline")
+        del pictures["roofline.png"]
+    for name, draw in pictures.items():
         draw(folder / name, content)
         console.say(f"wrote {folder / name}")

@@ -31,7 +31,7 @@ def compare(before: Path, after: Path, threshold: float) -> None:
     from cisdl.bench import compare as comparing
     from cisdl.bench import results
 
-    a, b = results.read(before), results.read(after)
+    a, b = results.read_timings(before), results.read_timings(after)
     differing = comparing.different_machine(a, b)
     if differing:
         console.say(f"these files are from different machines or settings: {', '.join(differing)}")

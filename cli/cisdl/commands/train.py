@@ -22,7 +22,7 @@ from cisdl.training.config import MOMENTUM, OPTIMIZERS, SCHEDULES, TrainConfig, 
 if TYPE_CHECKING:
     from cisdl.training.loop import Outcome
 
-MAY_CHANGE = ("epochs", "patience", "max_time", "device", "threads", "log_steps")
+MAY_CHANGE = ("epochs", "patience", "max_time", "device", "threads", "log_steps", "tensorboard")
 """Settings of a run that can be given anew when it is resumed."""
 
 
@@ -161,6 +161,7 @@ def positive(ctx: click.Context, param: click.Parameter, value: float | None) ->
     help="Train in N processes of this machine, which share each mini-batch; with --device cuda on N GPUs.",
 )
 @click.option("--log-steps", is_flag=True, help="Write the loss of every step to steps.csv.")
+@click.option("--tensorboard", is_flag=True, help="Write every epoch's figures for TensorBoard, too.")
 @click.option(
     "--config",
     metavar="FILE",
@@ -224,6 +225,10 @@ def train(
       cisdl train alexnet --nproc 4 --device cuda
     """
     settings, sources = configuration.gather(ctx, config, pairs)
+    if settings.get("tensorboard"):
+        from cisdl.training import scalars
+
+        scalars.require()
     wanted = [parse_goal(text) for text in goals]
     if model is not None and nproc is not None:
         model.check_processes(nproc)

@@ -53,6 +53,7 @@ class TrainConfig:
     """The run whose weights are the initial ones."""
     seed: int
     log_steps: bool
+    tensorboard: bool = False
 
     def lr_after(self, done: float) -> float:
         """The learning rate when that share of the training is done."""
@@ -110,5 +111,6 @@ def configure(entry: ModelEntry, **given: Any) -> TrainConfig:
         "init_from": None,
         "seed": 0,
         "log_steps": False,
+        "tensorboard": False,
     }
     return TrainConfig(**defaults | given)

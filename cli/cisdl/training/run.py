@@ -21,6 +21,7 @@ from cisdl.training import checkpoint, processes, run_folder
 from cisdl.training.config import TrainConfig
 from cisdl.training.position import Position
 from cisdl.training.run_folder import RunFolder
+from cisdl.training.scalars import Scalars
 
 if TYPE_CHECKING:
     from cisdl.training.loop import Outcome
@@ -168,6 +169,8 @@ def finish(
 
     from cisdl.training.loop import train
 
+    if config.tensorboard and folder.writes:
+        folder.scalars = Scalars(folder.path, Position.of(resumed["position"]).step if resumed else None)
     try:
         model.to(device)
         task.to(device)

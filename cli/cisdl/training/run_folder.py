@@ -6,6 +6,7 @@ metrics.csv     one row an epoch; the same as metrics.jsonl
 steps.csv       one row a step, with --log-steps
 best.pt         the epoch that did best on validation; last.pt is the newest state
 result.json     how the run ended, and its test result
+tensorboard/    the figures of every epoch, with --tensorboard
 plots/          pictures
 """
 
@@ -19,6 +20,7 @@ from typing import Any, TextIO
 
 from cisdl.errors import CisdlError, DataError
 from cisdl.files import write_json, write_text
+from cisdl.training.scalars import Scalars
 
 ROOT = "runs"
 
@@ -30,6 +32,8 @@ class RunFolder:
         self.path = path
         self.writes = writes
         self.metrics: list[dict[str, Any]] = []
+        self.scalars: Scalars | None = None
+        """Is given every epoch's row, too."""
         self._steps: TextIO | None = None
 
     @classmethod
@@ -86,6 +90,8 @@ class RunFolder:
         writer.writerows(self.metrics)
         write_text(self / "metrics.csv", table.getvalue())
         write_text(self / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in self.metrics))
+        if self.scalars is not None:
+            self.scalars.add(row)
 
     def add_step(self, step: int, epoch: int, loss: float) -> None:
         """Append one step's loss, in full precision, to steps.csv."""
@@ -104,6 +110,8 @@ class RunFolder:
             self._steps.flush()
 
     def close(self) -> None:
+        if self.scalars is not None:
+            self.scalars.close()
         if self._steps is not None:
             self._steps.close()
             self._steps = None
