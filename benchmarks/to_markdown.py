@@ -272,10 +272,8 @@ def section(paths: list[Path]) -> str:
     results = columns([content for content in contents if "ceilings" in content])
     memories = [content for content in contents if "ceilings" not in content]
     lines = [f"<!-- bench: {' '.join(str(p.relative_to(ROOT)) for p in paths)} -->"]
-    places = [processor(result) + " on " + result["environment"]["date"][:10] for result in results]
     lines += [
-        f"torch's time over ours, float32, torch {results[0]['environment']['torch']}, "
-        f"{', '.join(dict.fromkeys(places))}; each side in the faster of contiguous and "
+        f"torch's time over ours, float32, {dates(results)}; each side in the faster of contiguous and "
         "channels_last. Geometric means over the cases, and how many of them were won / even / lost.",
         "",
         "| op, pass | " + " | ".join(map(label, results)) + " |",
@@ -311,17 +309,27 @@ def section(paths: list[Path]) -> str:
     return "\n".join(lines)
 
 
+def dates(results: list[dict[str, Any]]) -> str:
+    """What was measured when."""
+    places = [processor(result) + " on " + result["environment"]["date"][:10] for result in results]
+    return f"torch {results[0]['environment']['torch']}, {', '.join(dict.fromkeys(places))}"
+
+
+def counted(result: dict[str, Any]) -> str:
+    """How many rows of a file were won, even and lost."""
+    rows = result["rows"]
+    counts = [str(sum(row["verdict"] == kind for row in rows)) for kind in ("win", "even", "loss")]
+    return f"{' / '.join(counts)} ({label(result)})"
+
+
 def summary(paths: list[Path]) -> str:
     """The markdown between the markers in the README: the networks, and how many rows were won and lost."""
     contents = [of_the_table(json.loads(path.read_text())) for path in paths]
     results = columns([content for content in contents if "ceilings" in content])
-    machine, rows = results[0]["environment"], results[0]["rows"]
-    won, even, lost = (sum(row["verdict"] == kind for row in rows) for kind in ("win", "even", "loss"))
     lines = [
         "<!-- bench summary -->",
-        f"torch's time over ours on one {machine['processor']}, float32, torch {machine['torch']}, "
-        f"{machine['date'][:10]}. Of {len(rows):,} passes of all cases ({label(results[0])}) {won} were "
-        f"faster than torch's, {even} even, {lost} slower.",
+        f"torch's time over ours, float32, {dates(results)}. Passes of cases that were faster than torch's / even "
+        f"/ slower: {'; '.join(map(counted, results))}.",
         "",
         *networks(results),
         "<!-- end of bench summary -->",
