@@ -57,7 +57,16 @@ ISA_SOURCES = [
     "glove",
     "peak",
 ]
-CUDA_SOURCES = ["conv2d", "lstm_cell", "linear", "pool2d", "recurrent"]
+CUDA_SOURCES = [
+    "conv2d",
+    "conv2d_mma",
+    "pool2d",
+    "linear_mma",
+    "conv2d_mma_weight",
+    "linear",
+    "recurrent",
+    "lstm_cell",
+]
 
 # What was built and for which torch; cisdl_ops reads it before it loads the module.
 FACTS = "_build.json"

@@ -17,7 +17,7 @@
 //
 // Limits: a block is the only one to work on its tile, so C should have many tiles to fill a GPU; products with a
 // small C and a long depth (weight gradients of small layers) leave most of it idle. Tensor cores are not used:
-// float32 stays float32.
+// float32 stays float32. mma_gemm.cuh does the same with them, for shorter types and longer tiles.
 //
 // An operand:
 //   using Scalar;                          float or double
@@ -27,16 +27,18 @@
 //                                          memory; neighbouring threads load neighbours
 //   Line line(int64_t group, int64_t index) const;      index < rows (columns)
 //   Step step(int64_t depth) const;                     depth < Gemm::depth
-//   Scalar load(const Line&, const Step&) const;
+//   const Scalar* at(const Line&, const Step&) const;   null: a zero
+//   const Scalar* data() const;                         any address in it; only mma_gemm.cuh asks
 // An epilogue:
 //   static constexpr bool along_rows;      whether neighbours in rows (else: in columns) are neighbours in C's
-//   memory void store(int64_t group, int64_t row, int64_t column, int64_t columns, const Scalar (&values)[4])
-//   const;
-//                                          values of columns column .. column + 3; those >= columns do not exist;
-//                                          column is a multiple of 4
+//                                          memory
+//   void store(int64_t group, int64_t row, int64_t column, int64_t columns, const Sum<Scalar> (&values)[n]) const;
+//                                          values of columns column .. column + n - 1; those >= columns do not
+//                                          exist; column is a multiple of n, which is 4 here
 #pragma once
 
 #include "launch.cuh"
+#include "scalars.h"
 
 namespace cisdl::cuda {
 
@@ -97,7 +99,7 @@ struct TileLoader {
 #pragma unroll
     for (int i = 0; i < kLines; ++i) {
       const int64_t index = tile_begin + first_line + i * kLineStride;
-      lines[i] = operand.line(group, index < size ? index : size - 1);
+      lines[i] = operand.line(group, CISDL_INSIDE(index < size) ? index : size - 1);
     }
   }
 
@@ -106,10 +108,13 @@ struct TileLoader {
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
       const int64_t k = depth_begin + first_step + s * kStepStride;
-      if (k < depth) {
+      if (CISDL_INSIDE(k < depth)) {
         const auto step = operand.step(k);
 #pragma unroll
-        for (int i = 0; i < kLines; ++i) values[s * kLines + i] = operand.load(lines[i], step);
+        for (int i = 0; i < kLines; ++i) {
+          const Scalar* at = operand.at(lines[i], step);
+          values[s * kLines + i] = at ? *at : Scalar(0);
+        }
       } else {
 #pragma unroll
         for (int i = 0; i < kLines; ++i) values[s * kLines + i] = Scalar(0);
@@ -183,11 +188,11 @@ __device__ void gemm_tile(const G& gemm, int64_t group, int64_t row_begin, int64
   }
 
   const int64_t column = column_begin + column_fragment * kFragment;
-  if (column >= gemm.columns) return;
+  if (column >= gemm.columns) return;  // saves time; store looks at every column
 #pragma unroll
   for (int i = 0; i < kFragment; ++i) {
     const int64_t row = row_begin + row_fragment * kFragment + i;
-    if (row < gemm.rows) gemm.epilogue.store(group, row, column, gemm.columns, total.value[i]);
+    if (CISDL_INSIDE(row < gemm.rows)) gemm.epilogue.store(group, row, column, gemm.columns, total.value[i]);
   }
 }
 
@@ -226,16 +231,35 @@ struct MatrixOperand {
   using Step = int64_t;
   static constexpr bool along_depth = depth_is_dense;
 
-  const T* data;
+  const T* matrix;
   int64_t size;              // of the dense dimension
   int64_t group_stride = 0;  // elements from one group's matrix to the next
 
   __device__ Line line(int64_t group, int64_t index) const {
-    return data + group * group_stride + (along_depth ? index * size : index);
+    return matrix + group * group_stride + (along_depth ? index * size : index);
   }
   __device__ Step step(int64_t depth) const { return along_depth ? depth : depth * size; }
-  __device__ T load(Line line, Step step) const { return line[step]; }
+  __device__ const T* at(Line line, Step step) const { return line + step; }
+  __device__ const T* data() const { return matrix; }
 };
+
+// values[0 .. n) to out[0 .. exist); together, in one instruction, where they are aligned and all exist.
+template <class T, int n>
+__device__ void store_values(T* out, int64_t exist, const Sum<T> (&values)[n]) {
+  struct alignas(n * sizeof(T) <= 16 ? n * sizeof(T) : 16) Together {
+    T value[n];
+  };
+  if (CISDL_INSIDE(exist >= n) && reinterpret_cast<uintptr_t>(out) % alignof(Together) == 0) {
+    Together together;
+#pragma unroll
+    for (int j = 0; j < n; ++j) together.value[j] = T(values[j]);
+    *reinterpret_cast<Together*>(out) = together;
+  } else {
+#pragma unroll
+    for (int j = 0; j < n; ++j)
+      if (CISDL_INSIDE(j < exist)) out[j] = T(values[j]);
+  }
+}
 
 // C as a dense row-major matrix [groups * rows][columns], plus a bias for every column.
 template <class T>
@@ -246,14 +270,14 @@ struct MatrixEpilogue {
   const T* bias;             // [columns], or null
   int64_t group_stride = 0;  // elements of C from one group to the next
 
+  template <int n>
   __device__ void store(int64_t group, int64_t row, int64_t column, int64_t columns,
-                        const T (&values)[kFragment]) const {
-    T* out = output + group * group_stride + row * columns;
+                        const Sum<T> (&values)[n]) const {
+    Sum<T> results[n];
 #pragma unroll
-    for (int j = 0; j < kFragment; ++j) {
-      const int64_t c = column + j;
-      if (c < columns) out[c] = bias ? values[j] + bias[c] : values[j];
-    }
+    for (int j = 0; j < n; ++j)
+      results[j] = bias && CISDL_INSIDE(column + j < columns) ? values[j] + Sum<T>(bias[column + j]) : values[j];
+    store_values(output + group * group_stride + row * columns + column, columns - column, results);
   }
 };
 

@@ -52,9 +52,9 @@ struct Taps {
 __device__ inline Taps taps_inside(int64_t window, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation,
                                    int64_t size) {
   const int64_t start = window * stride - pad;
-  const int64_t begin = start < 0 ? quotient(-start + dilation - 1, dilation) : 0;
+  const int64_t begin = CISDL_INSIDE(start >= 0) ? 0 : quotient(-start + dilation - 1, dilation);
   const int64_t fit = start < size ? quotient(size - 1 - start, dilation) + 1 : 0;
-  return {begin, fit < kernel ? fit : kernel, start + begin * dilation};
+  return {begin, CISDL_INSIDE(kernel <= fit) ? kernel : fit, start + begin * dilation};
 }
 
 // The windows along one axis that reach over input cell `cell` (with dilation, perhaps between their cells).
@@ -62,7 +62,8 @@ __device__ inline Range windows_over(int64_t cell, int64_t kernel, int64_t strid
                                      int64_t out_size) {
   const int64_t before = cell + pad - (kernel - 1) * dilation;  // where a window starts that ends with the cell
   const int64_t end = quotient(cell + pad, stride) + 1;
-  return {before > 0 ? quotient(before + stride - 1, stride) : 0, end < out_size ? end : out_size};
+  const int64_t begin = CISDL_INSIDE(before >= 0) ? quotient(before + stride - 1, stride) : 0;
+  return {begin, CISDL_INSIDE(end <= out_size) ? end : out_size};
 }
 
 // Which cell of window `window` input cell `cell` is, along one axis; -1 if it lies between two.
@@ -156,7 +157,7 @@ __global__ void __launch_bounds__(kThreads)
         w = out.w * p.stride_w - p.pad_w + s * p.dilation_w;
       }
     }
-    const bool inside = h >= 0 && h < p.in_h && w >= 0 && w < p.in_w;
+    const bool inside = CISDL_INSIDE(h >= 0 && h < p.in_h && w >= 0 && w < p.in_w);
     args.output[i] = inside ? args.input[out.n * in.n + out.c * in.c + h * in.h + w * in.w] : T(0);
   });
 }
@@ -170,8 +171,9 @@ struct WindowSpan {
 __device__ inline WindowSpan window_span(int64_t window, int64_t kernel, int64_t stride, int64_t pad,
                                          int64_t size) {
   const int64_t begin = window * stride - pad;
-  const int64_t padded_end = begin + kernel < size + pad ? begin + kernel : size + pad;
-  return {begin > 0 ? begin : 0, padded_end < size ? padded_end : size, padded_end - begin};
+  const int64_t padded_end = CISDL_INSIDE(begin + kernel <= size + pad) ? begin + kernel : size + pad;
+  const int64_t inside = CISDL_INSIDE(begin >= 0) ? begin : 0;
+  return {inside, CISDL_INSIDE(padded_end <= size) ? padded_end : size, padded_end - begin};
 }
 
 // By what an average-pooling window divides. Args is AvgPool2dForward or AvgPool2dBackward.

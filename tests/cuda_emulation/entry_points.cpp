@@ -6,6 +6,9 @@
 
 using namespace cisdl;
 
+extern "C" void* emulation_allocate(size_t size);
+extern "C" size_t emulation_free(void* data);
+
 namespace {
 
 struct Numbers {
@@ -114,11 +117,49 @@ const char* call(const char* name, Numbers n, Tensors t) {
   return "unknown problem";
 }
 
+// A product on tensor cores, with scratch memory as the caller of run_mma has to provide it.
+template <class Args>
+const char* call_mma(const Args& args) {
+  const int64_t size = cuda::mma_scratch(args);
+  if (size < 0) return "not for tensor cores";
+  void* scratch = emulation_allocate(static_cast<size_t>(size));
+  const char* error = cuda::run_mma(args, scratch, nullptr);
+  return emulation_free(scratch) ? "scratch memory was written before its beginning" : error;
+}
+
+template <class T>
+const char* call_mma(const char* name, Numbers n, Tensors t) {
+  const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if (is("linear_forward")) return call_mma(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("linear_backward_input")) return call_mma(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
+  if (is("linear_backward_weight"))
+    return call_mma(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("conv2d_forward"))
+    return call_mma(
+        Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0.0f) : T(kNoLeast)});
+  if (is("conv2d_backward_input"))
+    return call_mma(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t});
+  if (is("conv2d_backward_weight"))
+    return call_mma(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
+  return "not for tensor cores";
+}
+
 }  // namespace
 
-// nullptr, or what went wrong.
-extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, bool is_double,
+// nullptr, or what went wrong. `kind`: float, double, or on tensor cores BFloat16, Float16, float as TF32.
+extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, int kind,
                                                                             const int64_t* numbers,
                                                                             void* const* tensors) {
-  return is_double ? call<double>(problem, {numbers}, {tensors}) : call<float>(problem, {numbers}, {tensors});
+  switch (kind) {
+    case 0:
+      return call<float>(problem, {numbers}, {tensors});
+    case 1:
+      return call<double>(problem, {numbers}, {tensors});
+    case 2:
+      return call_mma<cuda::BFloat16>(problem, {numbers}, {tensors});
+    case 3:
+      return call_mma<cuda::Float16>(problem, {numbers}, {tensors});
+    default:
+      return call_mma<float>(problem, {numbers}, {tensors});
+  }
 }

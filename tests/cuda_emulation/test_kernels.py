@@ -10,9 +10,8 @@ from cisdl_ops import tolerance
 from cisdl_ops.cases import CASES, OPS, Case, select
 from cisdl_ops.reference import Pair
 
-from .build import CUDA
 from .emulated import Emulated, as_pair
-from .machine import ORDERS, EmulationError, Machine
+from .machine import ORDERS, Machine
 
 
 def _name(value: object) -> str:
@@ -142,37 +141,3 @@ def test_lstm_cell_with_one_grad_output(machine: Machine) -> None:
         for ours, by_torch in zip(*grads, strict=True):
             expected = torch.zeros(()) if by_torch is None else by_torch
             torch.testing.assert_close(ours, expected.to(ours).expand_as(ours))
-
-
-# Cases that reach every barrier of csrc/cuda, and go round every loop that a barrier protects more than once.
-BARRIER_CASES = ("linear/odd_blocks", "conv2d/resnet_like")
-
-
-def test_every_barrier_is_needed(machine: Machine) -> None:
-    """Without any one __syncthreads, some order of threads gives another result: the orders find races."""
-
-    def outcomes() -> list[torch.Tensor]:
-        results: list[torch.Tensor] = []
-        for identifier in BARRIER_CASES:
-            case = _case(identifier)
-            for channels_last in _image_layouts(case):
-                function = Emulated(machine, channels_last).function(case.op)
-                results += tolerance.run(case, function, case.inputs(requires_grad=True)).tensors.values()
-        return results
-
-    machine.configure(ORDERS[0])
-    expected = outcomes()
-    barriers = [(file, line) for file, line in machine.barriers() if (CUDA / file).exists()]
-    assert {file for file, _ in barriers} == {"gemm.cuh", "sums.cuh"}
-    for file, line in barriers:
-        noticed = False
-        for order in ORDERS:
-            machine.configure(order)
-            with machine.without_barrier(file, line):
-                try:
-                    noticed = not all(map(torch.equal, outcomes(), expected))
-                except EmulationError:
-                    noticed = True
-            if noticed:
-                break
-        assert noticed, f"no order of threads notices that the barrier at {file}:{line} is missing"
