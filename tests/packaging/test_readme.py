@@ -42,6 +42,10 @@ def test_table_of_models_is_what_the_runs_say() -> None:
     }
 
 
+def test_floors_of_cuda_kernels_are_what_the_table_says() -> None:
+    assert script("cuda_floors").section() in (ROOT / "docs" / "cuda.md").read_text()
+
+
 def test_pictures_exist() -> None:
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     assert pictures

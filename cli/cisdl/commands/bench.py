@@ -72,6 +72,7 @@ class BenchCommand(click.Command):
 )
 @click.option("--quick", is_flag=True, help="A part of the cases, a quarter of the time each.")
 @click.option("--compile", "compiled", is_flag=True, help="Against torch.compile, too.")
+@click.option("--graphs", is_flag=True, help="On a GPU: both sides as CUDA graphs, too.")
 @click.option(
     "--tune", "tuned", is_flag=True, help="Implementations chosen by cisdl_ops.tune(), not by rule."
 )
@@ -93,6 +94,7 @@ def bench(
     threads: int | None,
     quick: bool,
     compiled: bool,
+    graphs: bool,
     tuned: bool,
     path: Path | None,
     save: bool,
@@ -115,6 +117,8 @@ def bench(
 
     cases, models = chosen(pattern, quick)
     where = devices.resolve(device)
+    if graphs and where.type != "cuda":
+        raise UsageError(f"--graphs: expected --device cuda, got {device}")
     count = devices.prepare(where, threads)
 
     import torch
@@ -134,7 +138,9 @@ def bench(
         compiled=compiled,
         effort=timing.QUICK if quick else timing.Effort(),
         clock=timing.clock_for(where),
+        graphs=graphs,
     )
+    torch.backends.cudnn.benchmark = where.type == "cuda"  # torch's best: cuDNN tries its algorithms first
     cisdl_ops.tune(tuned, cache=False)
     environment = describe(where, count)
     limits = ceilings.measure(where, settings.dtype)
@@ -156,6 +162,7 @@ def bench(
         "dtype": dtype,
         "quick": quick,
         "compile": compiled,
+        **({"graphs": True} if graphs else {}),
         "tune": tuned,
     }
     found = results.Results(environment, options, limits, rows)
