@@ -45,7 +45,7 @@ const char* run_mma(const Conv2dForward<T>& args, void*, void* stream) {
       {args.weight, depth, shape.group_out_channels * depth},
       {args.output, args.bias, shape.out, p.out_h, p.out_w, float(args.least)},
   };
-  return launch_mma_gemm(gemm, whole_depth<T>(depth), stream);
+  return launch_mma_gemm(gemm, stream);
 }
 
 template <class T>
@@ -63,7 +63,7 @@ const char* run_mma(const Conv2dBackwardInput<T>& args, void*, void* stream) {
           {shape, args.weight},
           {args.grad_input, nullptr, shape.in, p.in_h, p.in_w},
   };
-  return launch_mma_gemm(gemm, whole_depth<T>(gemm.depth), stream);
+  return launch_mma_gemm(gemm, stream);
 }
 
 #define CISDL_CONV2D_MMA(T)                                            \

@@ -13,7 +13,7 @@ int64_t pixels(const Conv2dProblem& p) { return p.batch * p.out_h * p.out_w; }
 
 template <class T>
 Slices weight_slices(const Conv2dProblem& p) {
-  return slices_of<T>(p.groups, p.out_channels / p.groups, taps(p), pixels(p));
+  return mma_slices<T>(p.groups, p.out_channels / p.groups, taps(p), pixels(p));
 }
 
 }  // namespace
@@ -35,7 +35,7 @@ const char* run_mma(const Conv2dBackwardWeight<T>& args, void* scratch, void* st
   const Conv2dShape shape = conv2d_shape(p, Layout::nhwc);
   const Gemm<GradientByChannel<T, Layout::nhwc>, PatchByTap<T, Layout::nhwc, int32_t>, MatrixEpilogue<float>> gemm{
       p.groups, shape.group_out_channels, taps(p), pixels(p), {shape, args.grad_output}, {shape, args.input}, {}};
-  const char* error = launch_sliced(gemm, weight_slices<T>(p), args.grad_weight, scratch, stream);
+  const char* error = launch_sliced(gemm, weight_slices<T>(p), args.grad_weight, scratch, stream, kLaunchMma);
   if (!error && args.grad_bias)
     error = launch_column_sums(args.grad_output, pixels(p), p.out_channels, args.grad_bias, stream);
   return error;

@@ -15,9 +15,9 @@
 // Rounding: a sum longer than kMaxChain goes through several chains of accumulators, which are then added; the
 // error of one chain grows with its length. The order is fixed, so results repeat exactly.
 //
-// Limits: a block is the only one to work on its tile, so C should have many tiles to fill a GPU; products with a
-// small C and a long depth (weight gradients of small layers) leave most of it idle. Tensor cores are not used:
-// float32 stays float32. mma_gemm.cuh does the same with them, for shorter types and longer tiles.
+// Limits: C should have many tiles to fill a GPU. Where it has few and the depth is long (weight gradients),
+// blocks can share a tile, each over a slice of the depth (split_depth.cuh). Tensor cores are not used: float32
+// stays float32. mma_gemm.cuh does the same with them, for shorter types and longer tiles.
 //
 // An operand:
 //   using Scalar;                          float or double
@@ -56,6 +56,14 @@ struct Gemm {
   A a;
   B b;
   Epilogue epilogue;
+  int64_t slice_depth = 0;  // 0: the whole; else the epilogue gets slice * groups + group for a group
+
+  __host__ __device__ int64_t slices() const { return slice_depth == 0 ? 1 : divide_up(depth, slice_depth); }
+  // Where a slice ends.
+  __device__ int64_t slice_end(int64_t slice) const {
+    const int64_t end = (slice + 1) * slice_depth;
+    return slice_depth == 0 || end > depth ? depth : end;
+  }
 };
 
 template <class T>
@@ -153,7 +161,7 @@ struct Accumulators {
 
 // One 64 x 64 tile of C; all threads of a block call it together.
 template <class G>
-__device__ void gemm_tile(const G& gemm, int64_t group, int64_t row_begin, int64_t column_begin,
+__device__ void gemm_tile(const G& gemm, int64_t slice, int64_t group, int64_t row_begin, int64_t column_begin,
                           GemmTiles<typename G::Scalar>& tiles) {
   using T = typename G::Scalar;
   const int thread = threadIdx.x;
@@ -164,21 +172,22 @@ __device__ void gemm_tile(const G& gemm, int64_t group, int64_t row_begin, int64
   TileLoader<decltype(gemm.b)> b;
   a.start(gemm.a, group, row_begin, gemm.rows);
   b.start(gemm.b, group, column_begin, gemm.columns);
-  a.fetch(gemm.a, 0, gemm.depth);
-  b.fetch(gemm.b, 0, gemm.depth);
+  const int64_t begin = slice * gemm.slice_depth, end = gemm.slice_end(slice);
+  a.fetch(gemm.a, begin, end);
+  b.fetch(gemm.b, begin, end);
 
   Accumulators<T> total;
-  for (int64_t chain = 0; chain < gemm.depth; chain += kMaxChain) {
-    const int64_t chain_end = chain + kMaxChain < gemm.depth ? chain + kMaxChain : gemm.depth;
+  for (int64_t chain = begin; chain < end; chain += kMaxChain) {
+    const int64_t chain_end = chain + kMaxChain < end ? chain + kMaxChain : end;
     Accumulators<T> sum;
     for (int64_t k = chain; k < chain_end; k += kTileDepth) {
       __syncthreads();  // no thread reads the last step's tiles any more
       a.put(tiles.a);
       b.put(tiles.b);
       __syncthreads();  // the tiles are complete
-      if (k + kTileDepth < gemm.depth) {
-        a.fetch(gemm.a, k + kTileDepth, gemm.depth);
-        b.fetch(gemm.b, k + kTileDepth, gemm.depth);
+      if (k + kTileDepth < end) {
+        a.fetch(gemm.a, k + kTileDepth, end);
+        b.fetch(gemm.b, k + kTileDepth, end);
       }
 #pragma unroll
       for (int d = 0; d < kTileDepth; ++d)
@@ -192,7 +201,8 @@ __device__ void gemm_tile(const G& gemm, int64_t group, int64_t row_begin, int64
 #pragma unroll
   for (int i = 0; i < kFragment; ++i) {
     const int64_t row = row_begin + row_fragment * kFragment + i;
-    if (CISDL_INSIDE(row < gemm.rows)) gemm.epilogue.store(group, row, column, gemm.columns, total.value[i]);
+    if (CISDL_INSIDE(row < gemm.rows))
+      gemm.epilogue.store(slice * gemm.groups + group, row, column, gemm.columns, total.value[i]);
   }
 }
 
@@ -207,20 +217,23 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<typename G::Scalar>)
   CISDL_SHARED(GemmTiles<typename G::Scalar>, tiles);
   const int64_t row_tiles = divide_up(gemm.rows, kTile);
   const int64_t column_tiles = divide_up(gemm.columns, kTile);
-  const int64_t count = gemm.groups * row_tiles * column_tiles;
+  const int64_t count = gemm.slices() * gemm.groups * row_tiles * column_tiles;
   for (int64_t index = blockIdx.x; index < count; index += gridDim.x) {
     int64_t column_tile = index;
     int64_t row_tile = divide_off(column_tile, column_tiles);
-    const int64_t group = divide_off(row_tile, row_tiles);
-    gemm_tile(gemm, group, row_tile * kTile, column_tile * kTile, tiles);
+    int64_t group = divide_off(row_tile, row_tiles);
+    const int64_t slice = divide_off(group, gemm.groups);
+    gemm_tile(gemm, slice, group, row_tile * kTile, column_tile * kTile, tiles);
   }
 }
 
 template <class G>
 const char* launch_gemm(const G& gemm, void* stream) {
-  const int64_t count = gemm.groups * divide_up(gemm.rows, kTile) * divide_up(gemm.columns, kTile);
+  const int64_t count = gemm.slices() * gemm.groups * divide_up(gemm.rows, kTile) * divide_up(gemm.columns, kTile);
   return launch(gemm_kernel<G>, count, stream, gemm);
 }
+
+constexpr auto kLaunchGemm = [](const auto& gemm, void* stream) { return launch_gemm(gemm, stream); };
 
 // A dense matrix: its element (line, depth) lies at data[line * size + depth], or, transposed, at
 // data[depth * size + line].

@@ -4,7 +4,8 @@
 // device pointers on the current device, which the caller has set. A call enqueues kernels on the stream and
 // returns: it allocates nothing, waits for nothing and may be captured in a CUDA graph. Results are the same on
 // every run (no floating-point atomics). Every `run` exists for float and double and answers nullptr, or in
-// words why a launch failed (the text of cudaGetErrorString).
+// words why a launch failed (the text of cudaGetErrorString). Some work faster with scratch memory, of as many
+// bytes as `scratch_bytes` says (perhaps 0); it may be null.
 #pragma once
 
 #include "../common/problems.h"
@@ -17,14 +18,18 @@ const char* run(const LinearForward<T>& args, void* stream);
 template <class T>
 const char* run(const LinearBackwardInput<T>& args, void* stream);
 template <class T>
-const char* run(const LinearBackwardWeight<T>& args, void* stream);
+const char* run(const LinearBackwardWeight<T>& args, void* scratch, void* stream);
+template <class T>
+int64_t scratch_bytes(const LinearBackwardWeight<T>& args);
 
 template <class T>
 const char* run(const Conv2dForward<T>& args, void* stream);
 template <class T>
 const char* run(const Conv2dBackwardInput<T>& args, void* stream);
 template <class T>
-const char* run(const Conv2dBackwardWeight<T>& args, void* stream);
+const char* run(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream);
+template <class T>
+int64_t scratch_bytes(const Conv2dBackwardWeight<T>& args);
 
 template <class T>
 const char* run(const MaxPool2dForward<T>& args, void* stream);

@@ -10,7 +10,7 @@ __global__ void probe_kernel() {}
 
 template <class T>
 Slices weight_slices(const LinearProblem& p) {
-  return slices_of<T>(1, p.out_features, p.in_features, p.batch);
+  return mma_slices<T>(1, p.out_features, p.in_features, p.batch);
 }
 
 }  // namespace
@@ -62,7 +62,7 @@ const char* run_mma(const LinearForward<T>& args, void*, void* stream) {
       {args.weight, p.in_features},
       {args.output, args.bias},
   };
-  return launch_mma_gemm(gemm, whole_depth<T>(gemm.depth), stream);
+  return launch_mma_gemm(gemm, stream);
 }
 
 template <class T>
@@ -77,7 +77,7 @@ const char* run_mma(const LinearBackwardInput<T>& args, void*, void* stream) {
       {args.weight, p.in_features},
       {args.grad_input, nullptr},
   };
-  return launch_mma_gemm(gemm, whole_depth<T>(gemm.depth), stream);
+  return launch_mma_gemm(gemm, stream);
 }
 
 template <class T>
@@ -86,7 +86,7 @@ const char* run_mma(const LinearBackwardWeight<T>& args, void* scratch, void* st
   const Gemm<MatrixOperand<T, false>, MatrixOperand<T, false>, MatrixEpilogue<float>> gemm{
       1, p.out_features, p.in_features, p.batch, {args.grad_output, p.out_features}, {args.input, p.in_features},
       {}};
-  const char* error = launch_sliced(gemm, weight_slices<T>(p), args.grad_weight, scratch, stream);
+  const char* error = launch_sliced(gemm, weight_slices<T>(p), args.grad_weight, scratch, stream, kLaunchMma);
   if (!error && args.grad_bias)
     error = launch_column_sums(args.grad_output, p.batch, p.out_features, args.grad_bias, stream);
   return error;

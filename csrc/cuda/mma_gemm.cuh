@@ -14,10 +14,6 @@
 // ldmatrix and reads floats one by one. A chunk's place in its row is its number XOR some bits of the row's, so
 // that the 8 rows of an ldmatrix (the 4 depths of a float fragment) lie in different banks.
 //
-// Split depth: where C has few tiles and the depth is long (weight gradients), `slices` blocks share a tile, each
-// over a part of the depth; the partial sums go to scratch memory and sum_slices_kernel adds them in order.
-// Results depend on the number of multiprocessors, never on chance.
-//
 // What it asks for: 16-byte chunks that are one piece, so a dense dimension that is a multiple of 16 bytes and
 // aligned pointers (`aligned_chunks`), and compute capability 8.0. Everything else goes to gemm.cuh.
 //
@@ -27,6 +23,7 @@
 #pragma once
 
 #include "gemm.cuh"
+#include "split_depth.cuh"
 #include "tensor_cores.cuh"
 
 namespace cisdl::cuda {
@@ -40,11 +37,6 @@ template <class T>
 constexpr int kChunk = sizeof(Chunk) / sizeof(T);  // numbers in a chunk
 template <class T>
 constexpr int kMmaDepth = kStepChunks * kChunk<T>;  // depth of a step, in numbers
-
-template <class A, class B, class Epilogue>
-struct MmaGemm : Gemm<A, B, Epilogue> {
-  int64_t slice_depth;  // a multiple of kMmaDepth; the epilogue gets slice * groups + group for a group
-};
 
 template <int columns>
 struct MmaTiles {
@@ -168,7 +160,7 @@ __device__ void mma_tile(const G& gemm, const MmaPlace& at, MmaTiles<columns>& t
   b_loader.start(gemm.b, at.group, int64_t{at.column_tile} * columns, gemm.columns);
 
   int64_t depth = at.slice * gemm.slice_depth;  // of the next copies
-  const int64_t end = depth + gemm.slice_depth < gemm.depth ? depth + gemm.slice_depth : gemm.depth;
+  const int64_t end = gemm.slice_end(at.slice);
   const auto steps = static_cast<uint32_t>(divide_up(end - depth, kMmaDepth<T>));
   const auto fetch = [&](int stage) {
     if (depth < end) {
@@ -230,7 +222,7 @@ __global__ void __launch_bounds__(kThreads, 2) mma_gemm_kernel(const __grid_cons
   CISDL_SHARED(MmaTiles<columns>, tiles);
   const int64_t row_tiles = divide_up(gemm.rows, kMmaRows);
   const int64_t column_tiles = divide_up(gemm.columns, columns);
-  const int64_t count = divide_up(gemm.depth, gemm.slice_depth) * gemm.groups * row_tiles * column_tiles;
+  const int64_t count = gemm.slices() * gemm.groups * row_tiles * column_tiles;
   for (int64_t index = blockIdx.x; index < count; index += gridDim.x) {
     int64_t column_tile = index;
     int64_t row_tile = divide_off(column_tile, column_tiles);
@@ -252,77 +244,27 @@ int mma_columns(int64_t columns) {
   return (sizeof(T) == 4 && !a_along_depth) || (columns - 1) % 128 < 64 ? 64 : 128;
 }
 
+// gemm.slice_depth is a multiple of kMmaDepth.
 template <class A, class B, class Epilogue>
-const char* launch_mma_gemm(const Gemm<A, B, Epilogue>& gemm, int64_t slice_depth, void* stream) {
-  using G = MmaGemm<A, B, Epilogue>;
-  const G sliced{gemm, slice_depth};
+const char* launch_mma_gemm(const Gemm<A, B, Epilogue>& gemm, void* stream) {
+  using G = Gemm<A, B, Epilogue>;
   using T = typename A::Scalar;
   const int columns = mma_columns<T, A::along_depth>(gemm.columns);
-  const int64_t count = divide_up(gemm.depth, slice_depth) * gemm.groups * divide_up(gemm.rows, kMmaRows) *
-                        divide_up(gemm.columns, columns);
+  const int64_t count =
+      gemm.slices() * gemm.groups * divide_up(gemm.rows, kMmaRows) * divide_up(gemm.columns, columns);
   if constexpr (sizeof(T) == 2 || A::along_depth)
-    if (columns == 128) return launch(mma_gemm_kernel<G, 128>, count, stream, sliced);
-  return launch(mma_gemm_kernel<G, 64>, count, stream, sliced);
+    if (columns == 128) return launch(mma_gemm_kernel<G, 128>, count, stream, gemm);
+  return launch(mma_gemm_kernel<G, 64>, count, stream, gemm);
 }
 
+// For gradients of weights, whose operands are both dense along their lines.
 template <class T>
-int64_t whole_depth(int64_t depth) {
-  return divide_up(depth, kMmaDepth<T>) * kMmaDepth<T>;
-}
-
-// ----------------------------------------------------------------------------------------------- split depth
-
-// sums[i] = sum over slices of partial[slice][i], in order.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    sum_slices_kernel(const float* partial, int64_t slices, int64_t size, T* sums) {
-  for_each_element(size, [&](int64_t i) {
-    float sum = 0;
-    for (int64_t s = 0; s < slices; ++s) sum += partial[s * size + i];
-    sums[i] = T(sum);
-  });
-}
-
-// How the depth of a product is cut.
-struct Slices {
-  int64_t count, depth;  // depth of each but the last
-};
-
-// For products of two operands that are dense along their lines. As many slices as fill the GPU twice; none
-// shorter than 16 steps, and no more scratch memory than 64 MiB.
-template <class T>
-Slices slices_of(int64_t groups, int64_t rows, int64_t columns, int64_t depth) {
-  constexpr int64_t kLeastDepth = 16 * kMmaDepth<T>, kMostScratch = 64 << 20;
+Slices mma_slices(int64_t groups, int64_t rows, int64_t columns, int64_t depth) {
   const int64_t tiles = groups * divide_up(rows, kMmaRows) * divide_up(columns, mma_columns<T, false>(columns));
-  int64_t count = 2 * multiprocessors() / tiles;
-  const auto limit = [&](int64_t most) { count = count < most ? count : most; };
-  limit(depth / kLeastDepth);
-  limit(kMostScratch / (groups * rows * columns * static_cast<int64_t>(sizeof(float))));
-  if (count < 1) count = 1;
-  const int64_t each = whole_depth<T>(divide_up(depth, count));
-  return {divide_up(depth, each), each};
+  return cut_depth(tiles, groups * rows * columns * static_cast<int64_t>(sizeof(float)), depth, kMmaDepth<T>);
 }
 
-// Bytes of scratch memory that launch_sliced wants: 0 where float sums go to their place at once.
-template <class T>
-int64_t slices_scratch(const Slices& slices, int64_t size) {
-  return sizeof(T) == 4 && slices.count == 1 ? 0 : slices.count * size * static_cast<int64_t>(sizeof(float));
-}
-
-// A product whose C is `output`, [groups][rows][columns], through scratch memory if it is cut.
-template <class A, class B, class T>
-const char* launch_sliced(const Gemm<A, B, MatrixEpilogue<float>>& gemm, const Slices& slices, T* output,
-                          void* scratch, void* stream) {
-  auto to_scratch = gemm;
-  const int64_t size = gemm.groups * gemm.rows * gemm.columns;
-  const bool at_once = slices_scratch<T>(slices, size) == 0;
-  float* partial = static_cast<float*>(at_once ? static_cast<void*>(output) : scratch);
-  to_scratch.epilogue = {partial, nullptr, gemm.rows * gemm.columns};
-  const char* error = launch_mma_gemm(to_scratch, slices.depth, stream);
-  if (error || at_once) return error;
-  return launch_elements(sum_slices_kernel<T>, size, stream, static_cast<const float*>(partial), slices.count,
-                         size, output);
-}
+constexpr auto kLaunchMma = [](const auto& gemm, void* stream) { return launch_mma_gemm(gemm, stream); };
 
 // Whether what is copied in chunks can be: both sizes are those of dense dimensions.
 template <class T>

@@ -34,6 +34,20 @@ struct Tensors {
   }
 };
 
+// Runs what wants `size` bytes of scratch memory, of which it gets no more.
+template <class Run>
+const char* with_scratch(int64_t size, const Run& run) {
+  if (size == 0) return run(nullptr);
+  void* scratch = emulation_allocate(static_cast<size_t>(size));
+  const char* error = run(scratch);
+  return emulation_free(scratch) ? "scratch memory was written before its beginning" : error;
+}
+
+template <class Args>
+const char* run_with_scratch(const Args& args) {
+  return with_scratch(cuda::scratch_bytes(args), [&](void* scratch) { return cuda::run(args, scratch, nullptr); });
+}
+
 // In braces, arguments are evaluated from left to right.
 template <class T>
 const char* call(const char* name, Numbers n, Tensors t) {
@@ -42,7 +56,7 @@ const char* call(const char* name, Numbers n, Tensors t) {
   if (is("linear_backward_input"))
     return cuda::run(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t}, nullptr);
   if (is("linear_backward_weight"))
-    return cuda::run(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
+    return run_with_scratch(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
   if (is("conv2d_forward"))
     return cuda::run(
         Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0) : T(kNoLeast)},
@@ -50,7 +64,7 @@ const char* call(const char* name, Numbers n, Tensors t) {
   if (is("conv2d_backward_input"))
     return cuda::run(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t}, nullptr);
   if (is("conv2d_backward_weight"))
-    return cuda::run(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t}, nullptr);
+    return run_with_scratch(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
   if (is("max_pool2d_forward"))
     return cuda::run(
         MaxPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), n() != 0, t, t, t}, nullptr);
@@ -117,14 +131,11 @@ const char* call(const char* name, Numbers n, Tensors t) {
   return "unknown problem";
 }
 
-// A product on tensor cores, with scratch memory as the caller of run_mma has to provide it.
 template <class Args>
 const char* call_mma(const Args& args) {
   const int64_t size = cuda::mma_scratch(args);
   if (size < 0) return "not for tensor cores";
-  void* scratch = emulation_allocate(static_cast<size_t>(size));
-  const char* error = cuda::run_mma(args, scratch, nullptr);
-  return emulation_free(scratch) ? "scratch memory was written before its beginning" : error;
+  return with_scratch(size, [&](void* scratch) { return cuda::run_mma(args, scratch, nullptr); });
 }
 
 template <class T>

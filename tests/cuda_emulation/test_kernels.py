@@ -12,6 +12,7 @@ from cisdl_ops.reference import Pair
 
 from .emulated import Emulated, as_pair
 from .machine import ORDERS, Machine
+from .test_tensor_cores import CASES as TENSOR_CORE_CASES
 
 
 def _name(value: object) -> str:
@@ -141,3 +142,21 @@ def test_lstm_cell_with_one_grad_output(machine: Machine) -> None:
         for ours, by_torch in zip(*grads, strict=True):
             expected = torch.zeros(()) if by_torch is None else by_torch
             torch.testing.assert_close(ours, expected.to(ours).expand_as(ours))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=_name)
+@pytest.mark.parametrize("case", [one for one in TENSOR_CORE_CASES if "split" in one.name], ids=_name)
+def test_split_depth(case: Case, dtype: torch.dtype, machine: Machine) -> None:
+    """Gradients of weights whose depth is cut in slices: right, and the same bits in every order."""
+    inputs = case.inputs(dtype, requires_grad=True)
+    exact = tolerance.exact(case, inputs)
+    by_torch = tolerance.run(case, OPS[case.op].torch, tolerance.copies(inputs))
+    for channels_last in _image_layouts(case):
+        outcomes = []
+        for order in ORDERS:
+            machine.configure(order)
+            outcomes.append(tolerance.run(case, Emulated(machine, channels_last).function(case.op), inputs))
+        compared = tolerance.compare(outcomes[0], by_torch, exact)
+        assert not [one.complaint for one in compared if one.complaint]
+        for other in outcomes[1:]:
+            assert all(map(torch.equal, other.tensors.values(), outcomes[0].tensors.values()))
