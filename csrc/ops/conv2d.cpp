@@ -110,9 +110,12 @@ optional<Tensor> conv2d_on_tensor_cores(const Tensor& input, const Tensor& weigh
                                         Ints padding, Ints dilation, int64_t groups, float least) {
   const Options o{stride, padding, dilation, groups};
   const auto shape = check_forward<int64_t>(input, weight, bias, o);
-  if (!may_be_on_tensor_cores(input, tf32_in_convolutions(), weight.size(1))) return std::nullopt;
-  const Conv2dProblem p = problem_of(input, weight, shape, o);
-  const Tensor x = in_channels_last(input), w = in_channels_last(weight);
+  const int64_t channels = whole_chunks(input, weight.size(1), groups);
+  if (!may_be_on_tensor_cores(input, tf32_in_convolutions(), channels)) return std::nullopt;
+  Conv2dProblem p = problem_of(input, weight, shape, o);
+  p.in_channels = channels * groups;
+  const Tensor x = padded(in_channels_last(input), 1, p.in_channels);
+  const Tensor w = padded(in_channels_last(weight), 1, channels);
   const Tensor b = bias.defined() ? bias.contiguous() : bias;
   const Tensor output = empty_of<int64_t>({p.batch, p.out_channels, p.out_h, p.out_w}, input, kChannelsLast);
   const bool done = on_tensor_cores(Op::conv2d, input, tf32_in_convolutions(), [&](auto t) {
@@ -194,19 +197,23 @@ optional<Gradients> backward_on_gpu(const Tensor& grad_output, const Tensor& inp
                                     Ints stride, Ints padding, Ints dilation, int64_t groups,
                                     std::array<bool, 3> mask) {
   check_backward<int64_t>(grad_output, input, weight, stride, padding, dilation, groups, {});
-  for (const int64_t channels : {weight.size(1), weight.size(0) / groups})
+  const int64_t in = whole_chunks(input, weight.size(1), groups),
+                out = whole_chunks(input, weight.size(0) / groups, groups);
+  for (const int64_t channels : {in, out})
     if (!may_be_on_tensor_cores(input, tf32_in_convolutions(), channels)) return std::nullopt;
-  const Conv2dProblem p = problem_of(input, weight, grad_output.sizes(), {stride, padding, dilation, groups});
+  Conv2dProblem p = problem_of(input, weight, grad_output.sizes(), {stride, padding, dilation, groups});
+  p.in_channels = in * groups;
+  p.out_channels = out * groups;
   const bool batched = input.dim() == 4;
   const auto format = memory_format(use_channels_last(input, weight));
-  const Tensor g = in_channels_last(grad_output);
-  Tensor grad_input, grad_weight;
-  const Tensor grad_bias = mask[2] ? empty_of<int64_t>({p.out_channels}, weight) : Tensor();
-  bool done = true;
+  const Tensor g = padded(in_channels_last(grad_output), 1, p.out_channels);
+  Tensor grad_input, grad_weight, grad_bias;
   if (mask[1] || mask[2]) {
-    const Tensor x = in_channels_last(input);
-    if (mask[1]) grad_weight = empty_of<int64_t>(weight.sizes(), weight, kChannelsLast);
-    done = on_tensor_cores(Op::conv2d_backward_weight, input, tf32_in_convolutions(), [&](auto t) {
+    const Tensor x = padded(in_channels_last(input), 1, p.in_channels);
+    if (mask[1])
+      grad_weight = empty_of<int64_t>({p.out_channels, in, p.kernel_h, p.kernel_w}, weight, kChannelsLast);
+    if (mask[2]) grad_bias = empty_of<int64_t>({p.out_channels}, weight);
+    const bool done = on_tensor_cores(Op::conv2d_backward_weight, input, tf32_in_convolutions(), [&](auto t) {
       using T = decltype(t);
       return Conv2dBackwardWeight<T>{p,
                                      Layout::nhwc,
@@ -215,19 +222,22 @@ optional<Gradients> backward_on_gpu(const Tensor& grad_output, const Tensor& inp
                                      mutable_numbers_or_null<T>(grad_weight),
                                      mutable_numbers_or_null<T>(grad_bias)};
     });
-    if (done && mask[1]) grad_weight = grad_weight.contiguous(format);
+    if (!done) return std::nullopt;
+    if (mask[1])
+      grad_weight = grad_weight.narrow(0, 0, weight.size(0)).narrow(1, 0, weight.size(1)).contiguous(format);
+    if (mask[2]) grad_bias = grad_bias.narrow(0, 0, weight.size(0)).contiguous();
   }
-  if (done && mask[0]) {
-    const Tensor w = in_channels_last(weight);
+  if (mask[0]) {
+    const Tensor w = padded(padded(in_channels_last(weight), 1, in), 0, p.out_channels);
     grad_input = empty_of<int64_t>({p.batch, p.in_channels, p.in_h, p.in_w}, input, kChannelsLast);
-    done = on_tensor_cores(Op::conv2d_backward_input, input, tf32_in_convolutions(), [&](auto t) {
+    const bool done = on_tensor_cores(Op::conv2d_backward_input, input, tf32_in_convolutions(), [&](auto t) {
       using T = decltype(t);
       return Conv2dBackwardInput<T>{p, Layout::nhwc, numbers_or_null<T>(g), numbers_or_null<T>(w),
                                     mutable_numbers_or_null<T>(grad_input)};
     });
-    if (done) grad_input = out_of_channels_last(grad_input, batched, format);
+    if (!done) return std::nullopt;
+    grad_input = out_of_channels_last(grad_input.narrow(1, 0, weight.size(1) * groups), batched, format);
   }
-  if (!done) return std::nullopt;
   return Gradients{grad_input, grad_weight, grad_bias};
 }
 

@@ -61,6 +61,23 @@ inline bool may_be_on_tensor_cores(const Tensor& on, bool tf32, int64_t dense) {
   return dense > 0 && dense % (16 / on.element_size()) == 0 && (on.scalar_type() != at::kFloat || tf32);
 }
 
+// What `channels` become in 16 bits so that they are whole chunks: padded with zeros, which change no sum. Only
+// where there are no groups, whose channels lie between each other.
+inline int64_t whole_chunks(const Tensor& on, int64_t channels, int64_t groups) {
+  const int64_t chunk = 16 / on.element_size();
+  return is_reduced_precision(on.scalar_type()) && groups == 1 ? (channels + chunk - 1) / chunk * chunk : channels;
+}
+
+// t, in channels_last, with `count` entries in a dimension: zeros behind its own.
+inline Tensor padded(const Tensor& t, int64_t dim, int64_t count) {
+  if (t.size(dim) == count) return t;
+  IntVector sizes = owned(t.sizes());
+  sizes[dim] = count;
+  const Tensor whole = at::empty(sizes, t.options(), at::MemoryFormat::ChannelsLast).zero_();
+  whole.narrow(dim, 0, t.size(dim)).copy_(t);
+  return whole;
+}
+
 // An image as tensor cores take it: [N, H, W, C] in memory, a batch of one if it has no batch.
 inline Tensor in_channels_last(const Tensor& t) {
   return (t.dim() == 3 ? t.unsqueeze(0) : t).contiguous(at::MemoryFormat::ChannelsLast);

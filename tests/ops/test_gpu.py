@@ -20,6 +20,7 @@ from .running import DEVICES, GRAD_CASES, case_named, name_of
 pytestmark = pytest.mark.skipif("cuda" not in DEVICES, reason="no GPU, or a build without CUDA kernels")
 
 LONG = 50_000_000  # cycles: far longer than it takes to enqueue an op
+TO_BE_PADDED = ("conv2d/lenet_conv2_b64", "conv2d/alexnet_conv1_b16")  # 6 and 3 channels
 FOR_TENSOR_CORES = ("linear/square_1024_b256", "conv2d/resnet18_layer2_conv2_b8")
 
 
@@ -106,7 +107,7 @@ def test_tf32_only_where_it_is_allowed(identifier: str, tf32: bool) -> None:
     "cuda" in DEVICES and torch.cuda.get_device_capability() < (8, 0), reason="compute capability below 8.0"
 )
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
-@pytest.mark.parametrize("identifier", FOR_TENSOR_CORES)
+@pytest.mark.parametrize("identifier", [*FOR_TENSOR_CORES, *TO_BE_PADDED])
 def test_reduced_precision_on_tensor_cores(identifier: str, dtype: torch.dtype) -> None:
     """Right, by the kernels meant, and the same bits again: parts of weight gradients are added in order."""
     case = case_named(identifier)
