@@ -328,8 +328,8 @@ def summary(paths: list[Path]) -> str:
     results = columns([content for content in contents if "ceilings" in content])
     lines = [
         "<!-- bench summary -->",
-        f"torch's time over ours, float32, {dates(results)}. Passes of cases that were faster than torch's / even "
-        f"/ slower: {'; '.join(map(counted, results))}.",
+        f"torch's time over ours, float32, {dates(results)}. Passes faster than torch's / even / slower: "
+        f"{'; '.join(map(counted, results))}.",
         "",
         *networks(results),
         "<!-- end of bench summary -->",
