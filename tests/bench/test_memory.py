@@ -24,9 +24,11 @@ WASTE = 64 << 20
 
 
 def wasteful(*arguments: Any, **options: Any) -> Any:
-    """torch's conv2d with 64 MiB more for a moment."""
-    torch.ones(WASTE // 4)
-    return OPS["conv2d"].torch(*arguments, **options)
+    """torch's conv2d with 64 MiB more as long as it runs."""
+    waste = torch.ones(WASTE // 4)
+    output = OPS["conv2d"].torch(*arguments, **options)
+    del waste
+    return output
 
 
 def test_a_temporary_tensor_is_counted() -> None:
