@@ -57,7 +57,20 @@ ISA_SOURCES = [
     "glove",
     "peak",
 ]
-CUDA_SOURCES = ["conv2d", "lstm_cell", "linear", "pool2d", "recurrent"]
+CUDA_SOURCES = [
+    "conv2d",
+    "conv2d_mma",
+    "pool2d",
+    "linear_mma",
+    "conv2d_mma_weight",
+    "linear",
+    "recurrent",
+    "lstm_cell",
+]
+
+# Architectures that run the code of another one of their family, by NVIDIA's rule for desktop and server GPUs
+# (not for those on a system chip): a quarter of nvcc's time.
+SAME_CODE = {"86": "80", "89": "80", "103": "100"}
 
 # What was built and for which torch; cisdl_ops reads it before it loads the module.
 FACTS = "_build.json"
@@ -101,7 +114,8 @@ class Cuda:
     def gencode(self) -> str:
         """Machine code for every architecture, and PTX of the last for those to come."""
         last = self.archs[-1]
-        flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in self.archs]
+        own_code = [a for a in self.archs if SAME_CODE.get(a) not in self.archs]
+        flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in own_code]
         return " ".join([*flags, f"-gencode=arch=compute_{last},code=compute_{last}"])
 
 

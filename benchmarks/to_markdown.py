@@ -72,13 +72,18 @@ def forced(result: dict[str, Any]) -> bool:
     return "ATEN_CPU_CAPABILITY" in result["environment"].get("variables", {})
 
 
+def processor(result: dict[str, Any]) -> str:
+    """Its name without what all names have."""
+    return re.sub(r"\((R|TM)\)| Processor$", "", result["environment"]["processor"])
+
+
 def label(result: dict[str, Any]) -> str:
-    """What distinguishes a file from the next: threads, instruction set, whether it holds all cases."""
+    """What distinguishes a file: processor, instruction set, threads, whether it holds all cases."""
     threads = result["environment"]["threads"]
     isa = result["environment"]["isa"]
     some = ", some of the cases" if result["options"]["quick"] else ""
     isa += " forced on both" if forced(result) else ""
-    return f"{isa}, {threads} thread{'s' if threads > 1 else ''}{some}"
+    return f"{processor(result)}, {isa}, {threads} thread{'s' if threads > 1 else ''}{some}"
 
 
 def losses(result: dict[str, Any]) -> list[str]:
@@ -195,6 +200,24 @@ def steps(results: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
+def headroom(result: dict[str, Any]) -> list[str]:
+    """A sentence on what the products of matrices could gain at all."""
+    most: dict[str, list[float]] = {}
+    for row in result["rows"]:
+        op = row["case"].split("/")[0]
+        if op.split("_")[-1] in ("linear", *PARTS_OF_TRAINING) and row.get("fraction_of_ceiling"):
+            bound = row["speedup"]["value"] / row["fraction_of_ceiling"]
+            most.setdefault(f"{op} {row['part'].replace('_', ' ')}", []).append(bound)
+    if not most:
+        return []
+    each = ", ".join(f"{name} {mean_of(bounds):.2f}x" for name, bounds in most.items())
+    return [
+        "What a kernel would gain that does just the formula's operations at the measured peak, or moves "
+        f"its operands once at the measured bandwidth ({label(result)}): {each}.",
+        "",
+    ]
+
+
 def wide_3x3(result: dict[str, Any]) -> list[str]:
     """A sentence on the convolutions that most networks spend their time in."""
     layers = {}
@@ -249,10 +272,8 @@ def section(paths: list[Path]) -> str:
     results = columns([content for content in contents if "ceilings" in content])
     memories = [content for content in contents if "ceilings" not in content]
     lines = [f"<!-- bench: {' '.join(str(p.relative_to(ROOT)) for p in paths)} -->"]
-    environment = results[0]["environment"]
     lines += [
-        f"torch's time over ours on one {environment['processor']} ({environment['isa']}), float32, torch "
-        f"{environment['torch']}, {environment['date'][:10]}; each side in the faster of contiguous and "
+        f"torch's time over ours, float32, {dates(results)}; each side in the faster of contiguous and "
         "channels_last. Geometric means over the cases, and how many of them were won / even / lost.",
         "",
         "| op, pass | " + " | ".join(map(label, results)) + " |",
@@ -272,6 +293,8 @@ def section(paths: list[Path]) -> str:
     lines += word_vectors(results)
     lines += steps(results)
     for result in results:
+        lines += headroom(result)
+    for result in results:
         lines += wide_3x3(result)
     for result in memories:
         lines += memory(result)
@@ -286,17 +309,27 @@ def section(paths: list[Path]) -> str:
     return "\n".join(lines)
 
 
+def dates(results: list[dict[str, Any]]) -> str:
+    """What was measured when."""
+    places = [processor(result) + " on " + result["environment"]["date"][:10] for result in results]
+    return f"torch {results[0]['environment']['torch']}, {', '.join(dict.fromkeys(places))}"
+
+
+def counted(result: dict[str, Any]) -> str:
+    """How many rows of a file were won, even and lost."""
+    rows = result["rows"]
+    counts = [str(sum(row["verdict"] == kind for row in rows)) for kind in ("win", "even", "loss")]
+    return f"{' / '.join(counts)} ({label(result)})"
+
+
 def summary(paths: list[Path]) -> str:
     """The markdown between the markers in the README: the networks, and how many rows were won and lost."""
     contents = [of_the_table(json.loads(path.read_text())) for path in paths]
     results = columns([content for content in contents if "ceilings" in content])
-    machine, rows = results[0]["environment"], results[0]["rows"]
-    won, even, lost = (sum(row["verdict"] == kind for row in rows) for kind in ("win", "even", "loss"))
     lines = [
         "<!-- bench summary -->",
-        f"torch's time over ours on one {machine['processor']}, float32, torch {machine['torch']}, "
-        f"{machine['date'][:10]}. Of {len(rows):,} passes of all cases ({label(results[0])}) {won} were "
-        f"faster than torch's, {even} even, {lost} slower.",
+        f"torch's time over ours, float32, {dates(results)}. Passes faster than torch's / even / slower: "
+        f"{'; '.join(map(counted, results))}.",
         "",
         *networks(results),
         "<!-- end of bench summary -->",

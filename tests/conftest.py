@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:Using padding='same' with even kernel lengths:UserWarning"
     )
+    # float32 is compared as float32 on a GPU, too; tests/ops/test_gpu.py has what TF32 changes.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @pytest.fixture(autouse=True)

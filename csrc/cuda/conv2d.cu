@@ -2,6 +2,7 @@
 // each becomes a matrix product, gemm.cuh how that is computed; here they are put together and launched.
 #include "conv2d.cuh"
 #include "kernels.h"
+#include "split_depth.cuh"
 #include "sums.cuh"
 
 namespace cisdl::cuda {
@@ -40,8 +41,16 @@ const char* backward_input(const Conv2dBackwardInput<T>& args, void* stream) {
   return launch_gemm(gemm, stream);
 }
 
+template <class T>
+Slices weight_slices(const Conv2dProblem& p) {
+  const int64_t rows = p.out_channels / p.groups, taps = p.in_channels / p.groups * p.kernel_h * p.kernel_w;
+  return cut_depth(p.groups * divide_up(rows, kTile) * divide_up(taps, kTile),
+                   p.out_channels * taps * static_cast<int64_t>(sizeof(T)), p.batch * p.out_h * p.out_w,
+                   kTileDepth);
+}
+
 template <Layout layout, class T>
-const char* backward_weight(const Conv2dBackwardWeight<T>& args, void* stream) {
+const char* backward_weight(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream) {
   const Conv2dProblem& p = args.p;
   if (args.grad_weight) {
     const Conv2dShape shape = conv2d_shape(p, layout);
@@ -53,9 +62,10 @@ const char* backward_weight(const Conv2dBackwardWeight<T>& args, void* stream) {
         p.batch * p.out_h * p.out_w,
         {shape, args.grad_output},
         {shape, args.input},
-        {args.grad_weight, nullptr, shape.group_out_channels * taps},
-    };
-    if (const char* error = launch_gemm(gemm, stream)) return error;
+        {}};
+    const Slices slices = scratch ? weight_slices<T>(p) : Slices{1, 0};
+    if (const char* error = launch_sliced(gemm, slices, args.grad_weight, scratch, stream, kLaunchGemm))
+      return error;
   }
   if (!args.grad_bias) return nullptr;
   if constexpr (layout == Layout::nchw)
@@ -80,16 +90,25 @@ const char* run(const Conv2dBackwardInput<T>& args, void* stream) {
 }
 
 template <class T>
-const char* run(const Conv2dBackwardWeight<T>& args, void* stream) {
-  return args.layout == Layout::nchw ? backward_weight<Layout::nchw>(args, stream)
-                                     : backward_weight<Layout::nhwc>(args, stream);
+int64_t scratch_bytes(const Conv2dBackwardWeight<T>& args) {
+  const Conv2dProblem& p = args.p;
+  const int64_t size = p.out_channels * (p.in_channels / p.groups) * p.kernel_h * p.kernel_w;
+  return args.grad_weight ? slices_scratch<T>(weight_slices<T>(p), size) : 0;
+}
+
+template <class T>
+const char* run(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream) {
+  return args.layout == Layout::nchw ? backward_weight<Layout::nchw>(args, scratch, stream)
+                                     : backward_weight<Layout::nhwc>(args, scratch, stream);
 }
 
 template const char* run(const Conv2dForward<float>&, void*);
 template const char* run(const Conv2dForward<double>&, void*);
 template const char* run(const Conv2dBackwardInput<float>&, void*);
 template const char* run(const Conv2dBackwardInput<double>&, void*);
-template const char* run(const Conv2dBackwardWeight<float>&, void*);
-template const char* run(const Conv2dBackwardWeight<double>&, void*);
+template int64_t scratch_bytes(const Conv2dBackwardWeight<float>&);
+template int64_t scratch_bytes(const Conv2dBackwardWeight<double>&);
+template const char* run(const Conv2dBackwardWeight<float>&, void*, void*);
+template const char* run(const Conv2dBackwardWeight<double>&, void*, void*);
 
 }  // namespace cisdl::cuda

@@ -35,6 +35,17 @@ inline Conv2dShape conv2d_shape(const Conv2dProblem& p, Layout layout) {
           p.out_channels / p.groups};
 }
 
+// Whether every coordinate of the padded image, in both directions from any cell of it, fits in 30 bits.
+inline bool coordinates_are_short(const Conv2dProblem& p) {
+  const auto fits = [](int64_t out, int64_t stride, int64_t kernel, int64_t dilation, int64_t pad, int64_t in) {
+    constexpr int64_t kMost = int64_t{1} << 15, kTotal = int64_t{1} << 28;
+    return stride < kMost && kernel < kMost && dilation < kMost && out < kTotal / stride && pad < kTotal &&
+           in < kTotal && kernel * dilation < kTotal;
+  };
+  return fits(p.out_h, p.stride_h, p.kernel_h, p.dilation_h, p.pad_top, p.in_h) &&
+         fits(p.out_w, p.stride_w, p.kernel_w, p.dilation_w, p.pad_left, p.in_w);
+}
+
 struct Pixel {
   int64_t n, h, w;
 };
@@ -69,56 +80,61 @@ __device__ Tap split_tap(int64_t index, int64_t channels, const Conv2dProblem& p
 }
 
 // Where in the input a window begins (outside the image where there is padding), or how far a tap lies from that.
+template <class Index>
 struct InputPlace {
   int64_t offset;  // in elements
-  int64_t h, w;
+  Index h, w;
 };
 
-__device__ inline InputPlace window_place(const Conv2dShape& shape, int64_t index) {
+template <class Index>
+__device__ InputPlace<Index> window_place(const Conv2dShape& shape, int64_t index) {
   const Conv2dProblem& p = shape.p;
   const Pixel pixel = split_pixel(index, p.out_h, p.out_w);
   const int64_t h = pixel.h * p.stride_h - p.pad_top;
   const int64_t w = pixel.w * p.stride_w - p.pad_left;
-  return {pixel.n * shape.in.n + h * shape.in.h + w * shape.in.w, h, w};
+  return {pixel.n * shape.in.n + h * shape.in.h + w * shape.in.w, static_cast<Index>(h), static_cast<Index>(w)};
 }
 
-template <Layout layout>
-__device__ InputPlace tap_place(const Conv2dShape& shape, int64_t index) {
+template <Layout layout, class Index>
+__device__ InputPlace<Index> tap_place(const Conv2dShape& shape, int64_t index) {
   const Tap tap = split_tap<layout>(index, shape.group_in_channels, shape.p);
   const int64_t h = tap.r * shape.p.dilation_h;
   const int64_t w = tap.s * shape.p.dilation_w;
-  return {tap.c * shape.in.c + h * shape.in.h + w * shape.in.w, h, w};
+  return {tap.c * shape.in.c + h * shape.in.h + w * shape.in.w, static_cast<Index>(h), static_cast<Index>(w)};
 }
 
-// The input under a tap of a window; zero outside the image.
-template <class T>
-__device__ T input_at(const Conv2dShape& shape, const T* input, const InputPlace& window, const InputPlace& tap) {
-  const int64_t h = window.h + tap.h;
-  const int64_t w = window.w + tap.w;
-  const bool inside = h >= 0 && h < shape.p.in_h && w >= 0 && w < shape.p.in_w;
-  return inside ? input[window.offset + tap.offset] : T(0);
+// The input under a tap of a window; null outside the image.
+template <class T, class Index>
+__device__ const T* input_at(const Conv2dShape& shape, const T* input, const InputPlace<Index>& window,
+                             const InputPlace<Index>& tap) {
+  const Index h = window.h + tap.h;
+  const Index w = window.w + tap.w;
+  if (!CISDL_INSIDE(h >= 0 && h < shape.p.in_h)) return nullptr;
+  if (!CISDL_INSIDE(w >= 0 && w < shape.p.in_w)) return nullptr;
+  return input + window.offset + tap.offset;
 }
 
 // ------------------------------------------------------------------------------------------------- forward
 
 // A of forward: line = output pixel, depth = tap.
-template <class T, Layout layout>
+template <class T, Layout layout, class Index = int64_t>
 struct PatchByPixel {
   using Scalar = T;
-  using Line = InputPlace;
-  using Step = InputPlace;
+  using Line = InputPlace<Index>;
+  using Step = InputPlace<Index>;
   static constexpr bool along_depth = layout == Layout::nhwc;
 
   Conv2dShape shape;
   const T* input;
 
   __device__ Line line(int64_t group, int64_t index) const {
-    Line window = window_place(shape, index);
+    Line window = window_place<Index>(shape, index);
     window.offset += group * shape.group_in_channels * shape.in.c;
     return window;
   }
-  __device__ Step step(int64_t depth) const { return tap_place<layout>(shape, depth); }
-  __device__ T load(const Line& window, const Step& tap) const { return input_at(shape, input, window, tap); }
+  __device__ Step step(int64_t depth) const { return tap_place<layout, Index>(shape, depth); }
+  __device__ const T* at(const Line& window, const Step& tap) const { return input_at(shape, input, window, tap); }
+  __device__ const T* data() const { return input; }
 };
 
 // C of forward and of backward input: row = pixel, column = channel of the group.
@@ -130,18 +146,27 @@ struct ImageEpilogue {
   const T* bias;  // [groups * columns], or null
   ImageStrides strides;
   int64_t height, width;
-  T least = kNoLeast;  // no output becomes less
+  Sum<T> least = kNoLeast;  // no output becomes less
 
+  template <int n>
   __device__ void store(int64_t group, int64_t row, int64_t column, int64_t columns,
-                        const T (&values)[kFragment]) const {
+                        const Sum<T> (&values)[n]) const {
     const Pixel pixel = split_pixel(row, height, width);
-    T* out = output + pixel.n * strides.n + pixel.h * strides.h + pixel.w * strides.w;
+    const int64_t channel = group * columns + column;
+    T* out = output + pixel.n * strides.n + pixel.h * strides.h + pixel.w * strides.w + channel * strides.c;
+    Sum<T> results[n];
 #pragma unroll
-    for (int j = 0; j < kFragment; ++j) {
-      if (column + j >= columns) break;
-      const int64_t channel = group * columns + column + j;
-      const T value = bias ? values[j] + bias[channel] : values[j];
-      out[channel * strides.c] = value < least ? least : value;
+    for (int j = 0; j < n; ++j) {
+      const Sum<T> value =
+          bias && CISDL_INSIDE(column + j < columns) ? values[j] + Sum<T>(bias[channel + j]) : values[j];
+      results[j] = value < least ? least : value;
+    }
+    if constexpr (layout == Layout::nhwc) {
+      store_values(out, columns - column, results);
+    } else {
+#pragma unroll
+      for (int j = 0; j < n; ++j)
+        if (CISDL_INSIDE(column + j < columns)) out[j * strides.c] = T(results[j]);
     }
   }
 };
@@ -149,14 +174,14 @@ struct ImageEpilogue {
 // ------------------------------------------------------------------------------------------ backward input
 
 // A of backward input: line = input pixel, depth = (out channel, r, s), ordered like a tap.
-template <class T, Layout layout>
+template <class T, Layout layout, class Index = int64_t>
 struct GradientByPixel {
   using Scalar = T;
   struct Line {
     int64_t offset;  // of the image and group
-    int64_t h, w;    // of the pixel in the padded image
+    Index h, w;      // of the pixel in the padded image
   };
-  using Step = InputPlace;
+  using Step = InputPlace<Index>;
   static constexpr bool along_depth = layout == Layout::nhwc;
 
   Conv2dShape shape;
@@ -164,23 +189,27 @@ struct GradientByPixel {
 
   __device__ Line line(int64_t group, int64_t index) const {
     const Pixel pixel = split_pixel(index, shape.p.in_h, shape.p.in_w);
-    return {pixel.n * shape.out.n + group * shape.group_out_channels * shape.out.c, pixel.h + shape.p.pad_top,
-            pixel.w + shape.p.pad_left};
+    return {pixel.n * shape.out.n + group * shape.group_out_channels * shape.out.c,
+            static_cast<Index>(pixel.h + shape.p.pad_top), static_cast<Index>(pixel.w + shape.p.pad_left)};
   }
   __device__ Step step(int64_t depth) const {
     const Tap tap = split_tap<layout>(depth, shape.group_out_channels, shape.p);
-    return {tap.c * shape.out.c, tap.r * shape.p.dilation_h, tap.s * shape.p.dilation_w};
+    return {tap.c * shape.out.c, static_cast<Index>(tap.r * shape.p.dilation_h),
+            static_cast<Index>(tap.s * shape.p.dilation_w)};
   }
-  __device__ T load(const Line& pixel, const Step& tap) const {
+  __device__ const T* at(const Line& pixel, const Step& tap) const {
     // The window that sees this pixel through this tap begins here, if one does.
-    int64_t h = pixel.h - tap.h;
-    int64_t w = pixel.w - tap.w;
-    if (h < 0 || w < 0) return T(0);
-    const int64_t p = divide_off(h, shape.p.stride_h);
-    const int64_t q = divide_off(w, shape.p.stride_w);
-    if (h != 0 || w != 0 || p >= shape.p.out_h || q >= shape.p.out_w) return T(0);
-    return grad_output[pixel.offset + tap.offset + p * shape.out.h + q * shape.out.w];
+    Index h = pixel.h - tap.h;
+    Index w = pixel.w - tap.w;
+    if (!CISDL_INSIDE(h >= 0 && w >= 0)) return nullptr;
+    const Index p = divide_off(h, static_cast<Index>(shape.p.stride_h));
+    const Index q = divide_off(w, static_cast<Index>(shape.p.stride_w));
+    if (h != 0 || w != 0) return nullptr;
+    if (!CISDL_INSIDE(p < shape.p.out_h)) return nullptr;
+    if (!CISDL_INSIDE(q < shape.p.out_w)) return nullptr;
+    return grad_output + pixel.offset + tap.offset + p * shape.out.h + q * shape.out.w;
   }
+  __device__ const T* data() const { return grad_output; }
 };
 
 // B of backward input: line = in channel of the group, depth = (out channel, r, s), ordered like a tap.
@@ -206,7 +235,8 @@ struct WeightByInChannel {
     return tap.c * shape.group_in_channels * taps() +
            (layout == Layout::nchw ? place : place * shape.group_in_channels);
   }
-  __device__ T load(Line line, Step step) const { return weight[line + step]; }
+  __device__ const T* at(Line line, Step step) const { return weight + line + step; }
+  __device__ const T* data() const { return weight; }
 };
 
 // ----------------------------------------------------------------------------------------- backward weight
@@ -229,27 +259,29 @@ struct GradientByChannel {
     const Pixel pixel = split_pixel(depth, shape.p.out_h, shape.p.out_w);
     return pixel.n * shape.out.n + pixel.h * shape.out.h + pixel.w * shape.out.w;
   }
-  __device__ T load(Line line, Step step) const { return grad_output[line + step]; }
+  __device__ const T* at(Line line, Step step) const { return grad_output + line + step; }
+  __device__ const T* data() const { return grad_output; }
 };
 
 // B of backward weight: line = tap, depth = output pixel.
-template <class T, Layout layout>
+template <class T, Layout layout, class Index = int64_t>
 struct PatchByTap {
   using Scalar = T;
-  using Line = InputPlace;
-  using Step = InputPlace;
+  using Line = InputPlace<Index>;
+  using Step = InputPlace<Index>;
   static constexpr bool along_depth = layout == Layout::nchw;
 
   Conv2dShape shape;
   const T* input;
 
   __device__ Line line(int64_t group, int64_t index) const {
-    Line tap = tap_place<layout>(shape, index);
+    Line tap = tap_place<layout, Index>(shape, index);
     tap.offset += group * shape.group_in_channels * shape.in.c;
     return tap;
   }
-  __device__ Step step(int64_t depth) const { return window_place(shape, depth); }
-  __device__ T load(const Line& tap, const Step& window) const { return input_at(shape, input, window, tap); }
+  __device__ Step step(int64_t depth) const { return window_place<Index>(shape, depth); }
+  __device__ const T* at(const Line& tap, const Step& window) const { return input_at(shape, input, window, tap); }
+  __device__ const T* data() const { return input; }
 };
 
 }  // namespace cisdl::cuda

@@ -15,9 +15,9 @@
 // Rounding: a sum longer than kMaxChain goes through several chains of accumulators, which are then added; the
 // error of one chain grows with its length. The order is fixed, so results repeat exactly.
 //
-// Limits: a block is the only one to work on its tile, so C should have many tiles to fill a GPU; products with a
-// small C and a long depth (weight gradients of small layers) leave most of it idle. Tensor cores are not used:
-// float32 stays float32.
+// Limits: C should have many tiles to fill a GPU. Where it has few and the depth is long (weight gradients),
+// blocks can share a tile, each over a slice of the depth (split_depth.cuh). Tensor cores are not used: float32
+// stays float32. mma_gemm.cuh does the same with them, for shorter types and longer tiles.
 //
 // An operand:
 //   using Scalar;                          float or double
@@ -27,16 +27,18 @@
 //                                          memory; neighbouring threads load neighbours
 //   Line line(int64_t group, int64_t index) const;      index < rows (columns)
 //   Step step(int64_t depth) const;                     depth < Gemm::depth
-//   Scalar load(const Line&, const Step&) const;
+//   const Scalar* at(const Line&, const Step&) const;   null: a zero
+//   const Scalar* data() const;                         any address in it; only mma_gemm.cuh asks
 // An epilogue:
 //   static constexpr bool along_rows;      whether neighbours in rows (else: in columns) are neighbours in C's
-//   memory void store(int64_t group, int64_t row, int64_t column, int64_t columns, const Scalar (&values)[4])
-//   const;
-//                                          values of columns column .. column + 3; those >= columns do not exist;
-//                                          column is a multiple of 4
+//                                          memory
+//   void store(int64_t group, int64_t row, int64_t column, int64_t columns, const Sum<Scalar> (&values)[n]) const;
+//                                          values of columns column .. column + n - 1; those >= columns do not
+//                                          exist; column is a multiple of n, which is 4 here
 #pragma once
 
 #include "launch.cuh"
+#include "scalars.h"
 
 namespace cisdl::cuda {
 
@@ -54,6 +56,14 @@ struct Gemm {
   A a;
   B b;
   Epilogue epilogue;
+  int64_t slice_depth = 0;  // 0: the whole; else the epilogue gets slice * groups + group for a group
+
+  __host__ __device__ int64_t slices() const { return slice_depth == 0 ? 1 : divide_up(depth, slice_depth); }
+  // Where a slice ends.
+  __device__ int64_t slice_end(int64_t slice) const {
+    const int64_t end = (slice + 1) * slice_depth;
+    return slice_depth == 0 || end > depth ? depth : end;
+  }
 };
 
 template <class T>
@@ -97,7 +107,7 @@ struct TileLoader {
 #pragma unroll
     for (int i = 0; i < kLines; ++i) {
       const int64_t index = tile_begin + first_line + i * kLineStride;
-      lines[i] = operand.line(group, index < size ? index : size - 1);
+      lines[i] = operand.line(group, CISDL_INSIDE(index < size) ? index : size - 1);
     }
   }
 
@@ -106,10 +116,13 @@ struct TileLoader {
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
       const int64_t k = depth_begin + first_step + s * kStepStride;
-      if (k < depth) {
+      if (CISDL_INSIDE(k < depth)) {
         const auto step = operand.step(k);
 #pragma unroll
-        for (int i = 0; i < kLines; ++i) values[s * kLines + i] = operand.load(lines[i], step);
+        for (int i = 0; i < kLines; ++i) {
+          const Scalar* at = operand.at(lines[i], step);
+          values[s * kLines + i] = at ? *at : Scalar(0);
+        }
       } else {
 #pragma unroll
         for (int i = 0; i < kLines; ++i) values[s * kLines + i] = Scalar(0);
@@ -148,7 +161,7 @@ struct Accumulators {
 
 // One 64 x 64 tile of C; all threads of a block call it together.
 template <class G>
-__device__ void gemm_tile(const G& gemm, int64_t group, int64_t row_begin, int64_t column_begin,
+__device__ void gemm_tile(const G& gemm, int64_t slice, int64_t group, int64_t row_begin, int64_t column_begin,
                           GemmTiles<typename G::Scalar>& tiles) {
   using T = typename G::Scalar;
   const int thread = threadIdx.x;
@@ -159,21 +172,22 @@ __device__ void gemm_tile(const G& gemm, int64_t group, int64_t row_begin, int64
   TileLoader<decltype(gemm.b)> b;
   a.start(gemm.a, group, row_begin, gemm.rows);
   b.start(gemm.b, group, column_begin, gemm.columns);
-  a.fetch(gemm.a, 0, gemm.depth);
-  b.fetch(gemm.b, 0, gemm.depth);
+  const int64_t begin = slice * gemm.slice_depth, end = gemm.slice_end(slice);
+  a.fetch(gemm.a, begin, end);
+  b.fetch(gemm.b, begin, end);
 
   Accumulators<T> total;
-  for (int64_t chain = 0; chain < gemm.depth; chain += kMaxChain) {
-    const int64_t chain_end = chain + kMaxChain < gemm.depth ? chain + kMaxChain : gemm.depth;
+  for (int64_t chain = begin; chain < end; chain += kMaxChain) {
+    const int64_t chain_end = chain + kMaxChain < end ? chain + kMaxChain : end;
     Accumulators<T> sum;
     for (int64_t k = chain; k < chain_end; k += kTileDepth) {
       __syncthreads();  // no thread reads the last step's tiles any more
       a.put(tiles.a);
       b.put(tiles.b);
       __syncthreads();  // the tiles are complete
-      if (k + kTileDepth < gemm.depth) {
-        a.fetch(gemm.a, k + kTileDepth, gemm.depth);
-        b.fetch(gemm.b, k + kTileDepth, gemm.depth);
+      if (k + kTileDepth < end) {
+        a.fetch(gemm.a, k + kTileDepth, end);
+        b.fetch(gemm.b, k + kTileDepth, end);
       }
 #pragma unroll
       for (int d = 0; d < kTileDepth; ++d)
@@ -183,11 +197,12 @@ __device__ void gemm_tile(const G& gemm, int64_t group, int64_t row_begin, int64
   }
 
   const int64_t column = column_begin + column_fragment * kFragment;
-  if (column >= gemm.columns) return;
+  if (column >= gemm.columns) return;  // saves time; store looks at every column
 #pragma unroll
   for (int i = 0; i < kFragment; ++i) {
     const int64_t row = row_begin + row_fragment * kFragment + i;
-    if (row < gemm.rows) gemm.epilogue.store(group, row, column, gemm.columns, total.value[i]);
+    if (CISDL_INSIDE(row < gemm.rows))
+      gemm.epilogue.store(slice * gemm.groups + group, row, column, gemm.columns, total.value[i]);
   }
 }
 
@@ -202,20 +217,23 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks<typename G::Scalar>)
   CISDL_SHARED(GemmTiles<typename G::Scalar>, tiles);
   const int64_t row_tiles = divide_up(gemm.rows, kTile);
   const int64_t column_tiles = divide_up(gemm.columns, kTile);
-  const int64_t count = gemm.groups * row_tiles * column_tiles;
+  const int64_t count = gemm.slices() * gemm.groups * row_tiles * column_tiles;
   for (int64_t index = blockIdx.x; index < count; index += gridDim.x) {
     int64_t column_tile = index;
     int64_t row_tile = divide_off(column_tile, column_tiles);
-    const int64_t group = divide_off(row_tile, row_tiles);
-    gemm_tile(gemm, group, row_tile * kTile, column_tile * kTile, tiles);
+    int64_t group = divide_off(row_tile, row_tiles);
+    const int64_t slice = divide_off(group, gemm.groups);
+    gemm_tile(gemm, slice, group, row_tile * kTile, column_tile * kTile, tiles);
   }
 }
 
 template <class G>
 const char* launch_gemm(const G& gemm, void* stream) {
-  const int64_t count = gemm.groups * divide_up(gemm.rows, kTile) * divide_up(gemm.columns, kTile);
+  const int64_t count = gemm.slices() * gemm.groups * divide_up(gemm.rows, kTile) * divide_up(gemm.columns, kTile);
   return launch(gemm_kernel<G>, count, stream, gemm);
 }
+
+constexpr auto kLaunchGemm = [](const auto& gemm, void* stream) { return launch_gemm(gemm, stream); };
 
 // A dense matrix: its element (line, depth) lies at data[line * size + depth], or, transposed, at
 // data[depth * size + line].
@@ -226,16 +244,35 @@ struct MatrixOperand {
   using Step = int64_t;
   static constexpr bool along_depth = depth_is_dense;
 
-  const T* data;
+  const T* matrix;
   int64_t size;              // of the dense dimension
   int64_t group_stride = 0;  // elements from one group's matrix to the next
 
   __device__ Line line(int64_t group, int64_t index) const {
-    return data + group * group_stride + (along_depth ? index * size : index);
+    return matrix + group * group_stride + (along_depth ? index * size : index);
   }
   __device__ Step step(int64_t depth) const { return along_depth ? depth : depth * size; }
-  __device__ T load(Line line, Step step) const { return line[step]; }
+  __device__ const T* at(Line line, Step step) const { return line + step; }
+  __device__ const T* data() const { return matrix; }
 };
+
+// values[0 .. n) to out[0 .. exist); together, in one instruction, where they are aligned and all exist.
+template <class T, int n>
+__device__ void store_values(T* out, int64_t exist, const Sum<T> (&values)[n]) {
+  struct alignas(n * sizeof(T) <= 16 ? n * sizeof(T) : 16) Together {
+    T value[n];
+  };
+  if (CISDL_INSIDE(exist >= n) && reinterpret_cast<uintptr_t>(out) % alignof(Together) == 0) {
+    Together together;
+#pragma unroll
+    for (int j = 0; j < n; ++j) together.value[j] = T(values[j]);
+    *reinterpret_cast<Together*>(out) = together;
+  } else {
+#pragma unroll
+    for (int j = 0; j < n; ++j)
+      if (CISDL_INSIDE(j < exist)) out[j] = T(values[j]);
+  }
+}
 
 // C as a dense row-major matrix [groups * rows][columns], plus a bias for every column.
 template <class T>
@@ -246,14 +283,14 @@ struct MatrixEpilogue {
   const T* bias;             // [columns], or null
   int64_t group_stride = 0;  // elements of C from one group to the next
 
+  template <int n>
   __device__ void store(int64_t group, int64_t row, int64_t column, int64_t columns,
-                        const T (&values)[kFragment]) const {
-    T* out = output + group * group_stride + row * columns;
+                        const Sum<T> (&values)[n]) const {
+    Sum<T> results[n];
 #pragma unroll
-    for (int j = 0; j < kFragment; ++j) {
-      const int64_t c = column + j;
-      if (c < columns) out[c] = bias ? values[j] + bias[c] : values[j];
-    }
+    for (int j = 0; j < n; ++j)
+      results[j] = bias && CISDL_INSIDE(column + j < columns) ? values[j] + Sum<T>(bias[column + j]) : values[j];
+    store_values(output + group * group_stride + row * columns + column, columns - column, results);
   }
 };
 

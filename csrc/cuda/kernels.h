@@ -4,10 +4,12 @@
 // device pointers on the current device, which the caller has set. A call enqueues kernels on the stream and
 // returns: it allocates nothing, waits for nothing and may be captured in a CUDA graph. Results are the same on
 // every run (no floating-point atomics). Every `run` exists for float and double and answers nullptr, or in
-// words why a launch failed (the text of cudaGetErrorString).
+// words why a launch failed (the text of cudaGetErrorString). Some work faster with scratch memory, of as many
+// bytes as `scratch_bytes` says (perhaps 0); it may be null.
 #pragma once
 
 #include "../common/problems.h"
+#include "scalars.h"
 
 namespace cisdl::cuda {
 
@@ -16,14 +18,18 @@ const char* run(const LinearForward<T>& args, void* stream);
 template <class T>
 const char* run(const LinearBackwardInput<T>& args, void* stream);
 template <class T>
-const char* run(const LinearBackwardWeight<T>& args, void* stream);
+const char* run(const LinearBackwardWeight<T>& args, void* scratch, void* stream);
+template <class T>
+int64_t scratch_bytes(const LinearBackwardWeight<T>& args);
 
 template <class T>
 const char* run(const Conv2dForward<T>& args, void* stream);
 template <class T>
 const char* run(const Conv2dBackwardInput<T>& args, void* stream);
 template <class T>
-const char* run(const Conv2dBackwardWeight<T>& args, void* stream);
+const char* run(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream);
+template <class T>
+int64_t scratch_bytes(const Conv2dBackwardWeight<T>& args);
 
 template <class T>
 const char* run(const MaxPool2dForward<T>& args, void* stream);
@@ -61,5 +67,39 @@ template <class T>
 const char* run(const RnnStepForward<T>& args, void* stream);
 template <class T>
 const char* run(const RnnStepBackward<T>& args, void* stream);
+
+// ----------------------------------------------------------------------------------------------- tensor cores
+// Matrix products with T = BFloat16 or Float16 (sums in float, rounded once) or float (factors rounded to TF32,
+// only for who allows that). `mma_scratch` says how many bytes of scratch memory a call wants (perhaps 0), or -1:
+// not a problem for tensor cores (mma_gemm.cuh says which are; biases alone are none either), or this device has
+// none that this build knows. Images have to be in Layout::nhwc.
+
+bool has_tensor_cores();  // of the current device, and kernels for it in this build
+
+template <class T>
+int64_t mma_scratch(const LinearForward<T>& args);
+template <class T>
+int64_t mma_scratch(const LinearBackwardInput<T>& args);
+template <class T>
+int64_t mma_scratch(const LinearBackwardWeight<T>& args);
+template <class T>
+int64_t mma_scratch(const Conv2dForward<T>& args);
+template <class T>
+int64_t mma_scratch(const Conv2dBackwardInput<T>& args);
+template <class T>
+int64_t mma_scratch(const Conv2dBackwardWeight<T>& args);
+
+template <class T>
+const char* run_mma(const LinearForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const LinearBackwardInput<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const LinearBackwardWeight<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const Conv2dForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const Conv2dBackwardInput<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream);
 
 }  // namespace cisdl::cuda

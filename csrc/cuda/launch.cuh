@@ -3,7 +3,7 @@
 // Every kernel here walks its work with a grid-stride loop over int64 indices along grid.x alone, so a launch
 // needs nothing but the number of blocks that would be ideal: `launch` leaves out empty work, keeps the grid
 // within the hardware's limit and reports a launch that failed. tests/cuda_emulation compiles the same sources as
-// plain C++; what differs there, shared memory and the launch itself, is in this file.
+// plain C++; what differs there, shared memory and the launch itself, is in this file (and tensor_cores.cuh).
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,9 @@
 #include <cuda_runtime.h>
 // A variable in shared memory: CISDL_SHARED(Tiles, tiles);
 #define CISDL_SHARED(Type, name) __shared__ Type name
+// A condition that keeps a kernel within a tensor. Nothing more on a GPU; tests/cuda_emulation takes one after the
+// other for true and sees whether the tests notice.
+#define CISDL_INSIDE(condition) (condition)
 #endif
 
 namespace cisdl::cuda {
@@ -40,6 +43,19 @@ const char* launch(Kernel* kernel, int64_t blocks, void* stream, const Args&... 
 
 __host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// How many multiprocessors the current device has.
+inline int64_t multiprocessors() {
+#ifdef __CUDACC__
+  int device = 0, count = 0;
+  if (cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess)
+    return count;
+  return 1;
+#else
+  return emulation::kMultiprocessors;
+#endif
+}
+
 // Runs kernel(args...) with one thread for each of n elements.
 template <class Kernel, class... Args>
 const char* launch_elements(Kernel* kernel, int64_t n, void* stream, const Args&... args) {
@@ -50,7 +66,7 @@ const char* launch_elements(Kernel* kernel, int64_t n, void* stream, const Args&
 template <class Body>
 __device__ void for_each_element(int64_t n, const Body& body) {
   const int64_t step = int64_t{gridDim.x} * kThreads;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < n; i += step) body(i);
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; CISDL_INSIDE(i < n); i += step) body(i);
 }
 
 // Splits `index`, not negative: returns index / size and leaves index % size. (Where both fit in 32 bits, as they
@@ -62,6 +78,12 @@ __device__ inline int64_t divide_off(int64_t& index, int64_t size) {
   } else {
     quotient = index / size;
   }
+  index -= quotient * size;
+  return quotient;
+}
+
+__device__ inline int32_t divide_off(int32_t& index, int32_t size) {
+  const auto quotient = static_cast<int32_t>(static_cast<uint32_t>(index) / static_cast<uint32_t>(size));
   index -= quotient * size;
   return quotient;
 }

@@ -34,9 +34,10 @@ const char* run(const LstmCellBackward<T>& args, void* stream) {
     error = run(LinearBackwardInput<T>{of_input, da, args.w_ih, args.grad_input}, stream);
   if (!error && args.grad_hx) error = run(LinearBackwardInput<T>{of_hidden, da, args.w_hh, args.grad_hx}, stream);
   if (!error && (args.grad_w_ih || args.grad_bias))
-    error = run(LinearBackwardWeight<T>{of_input, da, args.input, args.grad_w_ih, args.grad_bias}, stream);
+    error =
+        run(LinearBackwardWeight<T>{of_input, da, args.input, args.grad_w_ih, args.grad_bias}, nullptr, stream);
   if (!error && args.grad_w_hh)
-    error = run(LinearBackwardWeight<T>{of_hidden, da, args.hx, args.grad_w_hh, nullptr}, stream);
+    error = run(LinearBackwardWeight<T>{of_hidden, da, args.hx, args.grad_w_hh, nullptr}, nullptr, stream);
   return error;
 }
 

@@ -42,8 +42,8 @@ struct ConcatenatedRows {
     return {first + index * first_size, second + index * second_size};
   }
   __device__ Step step(int64_t depth) const { return depth; }
-  __device__ T load(const Line& line, Step depth) const {
-    return depth < first_size ? line.first[depth] : line.second[depth - first_size];
+  __device__ const T* at(const Line& line, Step depth) const {
+    return depth < first_size ? line.first + depth : line.second + (depth - first_size);
   }
 };
 

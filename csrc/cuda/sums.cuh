@@ -6,6 +6,7 @@
 #pragma once
 
 #include "launch.cuh"
+#include "scalars.h"
 
 namespace cisdl::cuda {
 
@@ -21,22 +22,22 @@ struct PartialSums {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     column_sums_kernel(const T* data, int64_t rows, int64_t columns, T* sums) {
-  CISDL_SHARED(PartialSums<T>, partial);
+  CISDL_SHARED(PartialSums<Sum<T>>, partial);
   const int thread = threadIdx.x;
   const int lane = thread % kSumColumns;
   const int first_row = thread / kSumColumns;
   for (int64_t begin = int64_t{blockIdx.x} * kSumColumns; begin < columns;
        begin += int64_t{gridDim.x} * kSumColumns) {
     const int64_t column = begin + lane;
-    T sum = 0;
-    if (column < columns)
-      for (int64_t row = first_row; row < rows; row += kSumRows) sum += data[row * columns + column];
+    Sum<T> sum = 0;
+    if (CISDL_INSIDE(column < columns))
+      for (int64_t row = first_row; row < rows; row += kSumRows) sum += Sum<T>(data[row * columns + column]);
     partial.value[thread] = sum;
     for (int half = kSumRows / 2; half > 0; half /= 2) {
       __syncthreads();
       if (first_row < half) partial.value[thread] += partial.value[thread + half * kSumColumns];
     }
-    if (first_row == 0 && column < columns) sums[column] = partial.value[lane];
+    if (first_row == 0 && CISDL_INSIDE(column < columns)) sums[column] = T(partial.value[lane]);
     __syncthreads();  // the next columns may overwrite the sums
   }
 }
@@ -45,21 +46,21 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     channel_sums_kernel(const T* data, int64_t batch, int64_t channels, int64_t inner, T* sums) {
-  CISDL_SHARED(PartialSums<T>, partial);
+  CISDL_SHARED(PartialSums<Sum<T>>, partial);
   const int thread = threadIdx.x;
   for (int64_t channel = blockIdx.x; channel < channels; channel += gridDim.x) {
-    T sum = 0;
+    Sum<T> sum = 0;
     for (int64_t index = thread; index < batch * inner; index += kThreads) {
       int64_t i = index;
       const int64_t n = divide_off(i, inner);
-      sum += data[(n * channels + channel) * inner + i];
+      sum += Sum<T>(data[(n * channels + channel) * inner + i]);
     }
     partial.value[thread] = sum;
     for (int half = kThreads / 2; half > 0; half /= 2) {
       __syncthreads();
       if (thread < half) partial.value[thread] += partial.value[thread + half];
     }
-    if (thread == 0) sums[channel] = partial.value[0];
+    if (thread == 0) sums[channel] = T(partial.value[0]);
     __syncthreads();  // the next channel may overwrite the sums
   }
 }

@@ -236,7 +236,14 @@ void run(Op op, const Tensor& on, const ImplementationList<Args>& list, const Ar
   const c10::impl::VirtualGuardImpl impl(on.device().type());
   const c10::DeviceGuard guard(on.device());
   void* stream = impl.getStreamNativeHandle(impl.getStream(on.device()));
-  const char* error = cuda::run(args, stream);
+  const char* error = nullptr;
+  if constexpr (requires { cuda::scratch_bytes(args); }) {
+    const int64_t bytes = cuda::scratch_bytes(args);
+    const Tensor scratch = bytes > 0 ? at::empty({bytes}, on.options().dtype(at::kByte)) : Tensor();
+    error = cuda::run(args, bytes > 0 ? scratch.mutable_data_ptr() : nullptr, stream);
+  } else {
+    error = cuda::run(args, stream);
+  }
   TORCH_CHECK(!error, op_name(op), ": CUDA kernel on ", on.device(), " failed: ", error);
   record_implementation(op, "cuda");
 #else

@@ -6,6 +6,7 @@
 
 #include "bilinear.h"
 #include "reduced_precision.h"
+#include "tensor_cores.h"
 
 namespace cisdl::ops {
 namespace {
@@ -81,6 +82,8 @@ Conv2dProblem problem_of(const Tensor& input, const Tensor& weight, Ints output,
           y.w, o.stride[0], o.stride[1], o.padding[0], o.padding[2],   o.dilation[0],  o.dilation[1],  o.groups};
 }
 
+constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
+
 }  // namespace
 
 Tensor conv2d_at_least(const Tensor& input, const Tensor& weight, const Tensor& bias, Ints stride, Ints padding,
@@ -100,6 +103,33 @@ Tensor conv2d_at_least(const Tensor& input, const Tensor& weight, const Tensor& 
                          w.const_data_ptr<T>(), data_or_null<T>(b), output.mutable_data_ptr<T>(), least});
   });
   return output;
+}
+
+// Tensor cores want channels_last; an image in another layout is copied, and the result copied back.
+optional<Tensor> conv2d_on_tensor_cores(const Tensor& input, const Tensor& weight, const Tensor& bias, Ints stride,
+                                        Ints padding, Ints dilation, int64_t groups, float least) {
+  const Options o{stride, padding, dilation, groups};
+  const auto shape = check_forward<int64_t>(input, weight, bias, o);
+  const int64_t channels = whole_chunks(input, weight.size(1), groups);
+  if (!may_be_on_tensor_cores(input, tf32_in_convolutions(), channels)) return std::nullopt;
+  Conv2dProblem p = problem_of(input, weight, shape, o);
+  p.in_channels = channels * groups;
+  const Tensor x = padded(in_channels_last(input), 1, p.in_channels);
+  const Tensor w = padded(in_channels_last(weight), 1, channels);
+  const Tensor b = bias.defined() ? bias.contiguous() : bias;
+  const Tensor output = empty_of<int64_t>({p.batch, p.out_channels, p.out_h, p.out_w}, input, kChannelsLast);
+  const bool done = on_tensor_cores(Op::conv2d, input, tf32_in_convolutions(), [&](auto t) {
+    using T = decltype(t);
+    return Conv2dForward<T>{p,
+                            Layout::nhwc,
+                            numbers_or_null<T>(x),
+                            numbers_or_null<T>(w),
+                            numbers_or_null<T>(b),
+                            mutable_numbers_or_null<T>(output),
+                            T(least)};
+  });
+  if (!done) return std::nullopt;
+  return out_of_channels_last(output, input.dim() == 4, memory_format(use_channels_last(input, weight)));
 }
 
 namespace {
@@ -158,6 +188,59 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   return grads;
 }
 
+optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,
+                                Ints stride, Ints padding, Ints dilation, int64_t groups) {
+  return conv2d_on_tensor_cores(input, weight, or_undefined(bias), stride, padding, dilation, groups, kNoLeast);
+}
+
+optional<Gradients> backward_on_gpu(const Tensor& grad_output, const Tensor& input, const Tensor& weight,
+                                    Ints stride, Ints padding, Ints dilation, int64_t groups,
+                                    std::array<bool, 3> mask) {
+  check_backward<int64_t>(grad_output, input, weight, stride, padding, dilation, groups, {});
+  const int64_t in = whole_chunks(input, weight.size(1), groups),
+                out = whole_chunks(input, weight.size(0) / groups, groups);
+  for (const int64_t channels : {in, out})
+    if (!may_be_on_tensor_cores(input, tf32_in_convolutions(), channels)) return std::nullopt;
+  Conv2dProblem p = problem_of(input, weight, grad_output.sizes(), {stride, padding, dilation, groups});
+  p.in_channels = in * groups;
+  p.out_channels = out * groups;
+  const bool batched = input.dim() == 4;
+  const auto format = memory_format(use_channels_last(input, weight));
+  const Tensor g = padded(in_channels_last(grad_output), 1, p.out_channels);
+  Tensor grad_input, grad_weight, grad_bias;
+  if (mask[1] || mask[2]) {
+    const Tensor x = padded(in_channels_last(input), 1, p.in_channels);
+    if (mask[1])
+      grad_weight = empty_of<int64_t>({p.out_channels, in, p.kernel_h, p.kernel_w}, weight, kChannelsLast);
+    if (mask[2]) grad_bias = empty_of<int64_t>({p.out_channels}, weight);
+    const bool done = on_tensor_cores(Op::conv2d_backward_weight, input, tf32_in_convolutions(), [&](auto t) {
+      using T = decltype(t);
+      return Conv2dBackwardWeight<T>{p,
+                                     Layout::nhwc,
+                                     numbers_or_null<T>(g),
+                                     numbers_or_null<T>(x),
+                                     mutable_numbers_or_null<T>(grad_weight),
+                                     mutable_numbers_or_null<T>(grad_bias)};
+    });
+    if (!done) return std::nullopt;
+    if (mask[1])
+      grad_weight = grad_weight.narrow(0, 0, weight.size(0)).narrow(1, 0, weight.size(1)).contiguous(format);
+    if (mask[2]) grad_bias = grad_bias.narrow(0, 0, weight.size(0)).contiguous();
+  }
+  if (mask[0]) {
+    const Tensor w = padded(padded(in_channels_last(weight), 1, in), 0, p.out_channels);
+    grad_input = empty_of<int64_t>({p.batch, p.in_channels, p.in_h, p.in_w}, input, kChannelsLast);
+    const bool done = on_tensor_cores(Op::conv2d_backward_input, input, tf32_in_convolutions(), [&](auto t) {
+      using T = decltype(t);
+      return Conv2dBackwardInput<T>{p, Layout::nhwc, numbers_or_null<T>(g), numbers_or_null<T>(w),
+                                    mutable_numbers_or_null<T>(grad_input)};
+    });
+    if (!done) return std::nullopt;
+    grad_input = out_of_channels_last(grad_input.narrow(1, 0, weight.size(1) * groups), batched, format);
+  }
+  return Gradients{grad_input, grad_weight, grad_bias};
+}
+
 struct Conv2d {
   struct Options {
     IntVector stride, padding, dilation;
@@ -188,8 +271,8 @@ Gradients backward_autograd(const Tensor& grad_output, const Tensor& input, cons
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("conv2d", InFloat32<forward>::call);
-  m.impl("conv2d_backward", InFloat32<backward>::call);
+  m.impl("conv2d", InFloat32<forward, forward_on_gpu>::call);
+  m.impl("conv2d_backward", InFloat32<backward, backward_on_gpu>::call);
 }
 
 }  // namespace

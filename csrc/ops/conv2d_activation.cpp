@@ -48,6 +48,17 @@ Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>
   return relu ? y : activate(y, f);
 }
 
+// A ReLU in the epilogue where tensor cores take the convolution, else two ops.
+optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,
+                                Ints stride, Ints padding, Ints dilation, int64_t groups,
+                                std::string_view activation, double slope) {
+  const ActivationOptions f = activation_options(kName, activation, slope);
+  if (f.kind == Activation::relu)
+    return conv2d_on_tensor_cores(input, weight, or_undefined(bias), stride, padding, dilation, groups, 0.0f);
+  if (input.scalar_type() == at::kFloat) return std::nullopt;
+  return activated(conv2d_of(input, weight, bias, stride, padding, dilation, groups), f);
+}
+
 Tensor forward_meta(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias, Ints stride,
                     Ints padding, Ints dilation, int64_t groups, std::string_view activation, double slope) {
   activation_options(kName, activation, slope);
@@ -78,6 +89,15 @@ Gradients backward(const Tensor& grad_output, const Tensor& output, const Tensor
                              torch_threads());
   });
   return conv2d_backward_of(through, input, weight, stride, padding, dilation, groups, mask);
+}
+
+optional<Gradients> backward_on_gpu(const Tensor& grad_output, const Tensor& output, const Tensor& input,
+                                    const Tensor& weight, Ints stride, Ints padding, Ints dilation, int64_t groups,
+                                    std::string_view activation, double slope, Mask mask) {
+  check_output(grad_output, output);
+  const ActivationOptions f = activation_options(kName, activation, slope);
+  return conv2d_backward_of(through_activation(grad_output, output, f), input, weight, stride, padding, dilation,
+                            groups, mask);
 }
 
 Gradients backward_meta(const Tensor& grad_output, const Tensor& output, const Tensor& input, const Tensor& weight,
@@ -139,8 +159,8 @@ Tensor forward_autograd(const Tensor& input, const Tensor& weight, const optiona
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("conv2d_activation", InFloat32<forward>::call);
-  m.impl("conv2d_activation_backward", InFloat32<backward>::call);
+  m.impl("conv2d_activation", InFloat32<forward, forward_on_gpu>::call);
+  m.impl("conv2d_activation_backward", InFloat32<backward, backward_on_gpu>::call);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 // its layout, as in conv2d.
 #include "bilinear.h"
 #include "reduced_precision.h"
+#include "tensor_cores.h"
 
 namespace cisdl::ops {
 namespace {
@@ -165,6 +166,80 @@ Gradients backward(const Tensor& grad_output, const Tensor& input, const Tensor&
   return grads;
 }
 
+// ----------------------------------------------------------------------------------- on tensor cores
+
+constexpr auto kChannelsLast = at::MemoryFormat::ChannelsLast;
+
+// Both channels of the convolution from our output to our input are dense dimensions.
+bool may_be_on_tensor_cores(const Tensor& input, const Tensor& weight, int64_t groups) {
+  return ops::may_be_on_tensor_cores(input, tf32_in_convolutions(), weight.size(1)) &&
+         ops::may_be_on_tensor_cores(input, tf32_in_convolutions(), weight.size(0) / groups);
+}
+
+optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,
+                                Ints stride, Ints padding, Ints output_padding, int64_t groups, Ints dilation) {
+  const Options o{stride, padding, output_padding, groups, dilation};
+  const auto shape = check_forward<int64_t>(input, weight, or_undefined(bias), o);
+  if (!may_be_on_tensor_cores(input, weight, groups)) return std::nullopt;
+  const Conv2dProblem p = problem_of(input, weight, shape, o);
+  const Tensor x = in_channels_last(input), w = in_channels_last(weight);
+  const Tensor output = empty_of<int64_t>({p.batch, p.in_channels, p.in_h, p.in_w}, input, kChannelsLast);
+  const bool done = on_tensor_cores(Op::conv_transpose2d, input, tf32_in_convolutions(), [&](auto t) {
+    using T = decltype(t);
+    return Conv2dBackwardInput<T>{p, Layout::nhwc, numbers_or_null<T>(x), numbers_or_null<T>(w),
+                                  mutable_numbers_or_null<T>(output)};
+  });
+  if (!done) return std::nullopt;
+  if (bias) output.add_(spread_channels(*bias, output));
+  return out_of_channels_last(output, input.dim() == 4, memory_format(use_channels_last(input, weight)));
+}
+
+optional<Gradients> backward_on_gpu(const Tensor& grad_output, const Tensor& input, const Tensor& weight,
+                                    Ints stride, Ints padding, Ints output_padding, int64_t groups, Ints dilation,
+                                    Mask mask) {
+  check_backward<int64_t>(grad_output, input, weight, stride, padding, output_padding, groups, dilation, {});
+  if (!may_be_on_tensor_cores(input, weight, groups)) return std::nullopt;
+  const Conv2dProblem p =
+      problem_of(input, weight, grad_output.sizes(), {stride, padding, output_padding, groups, dilation});
+  const bool batched = input.dim() == 4;
+  const auto format = memory_format(use_channels_last(input, weight));
+  const Tensor g = in_channels_last(grad_output);
+  Tensor grad_input, grad_weight;
+  if (mask[0]) {
+    const Tensor w = in_channels_last(weight);
+    grad_input = empty_of<int64_t>({p.batch, p.out_channels, p.out_h, p.out_w}, input, kChannelsLast);
+    const bool done =
+        on_tensor_cores(Op::conv_transpose2d_backward_input, input, tf32_in_convolutions(), [&](auto t) {
+          using T = decltype(t);
+          return Conv2dForward<T>{p,
+                                  Layout::nhwc,
+                                  numbers_or_null<T>(g),
+                                  numbers_or_null<T>(w),
+                                  nullptr,
+                                  mutable_numbers_or_null<T>(grad_input)};
+        });
+    if (!done) return std::nullopt;
+    grad_input = out_of_channels_last(grad_input, batched, format);
+  }
+  if (mask[1]) {
+    const Tensor x = in_channels_last(input);
+    grad_weight = empty_of<int64_t>(weight.sizes(), weight, kChannelsLast);
+    const bool done =
+        on_tensor_cores(Op::conv_transpose2d_backward_weight, input, tf32_in_convolutions(), [&](auto t) {
+          using T = decltype(t);
+          return Conv2dBackwardWeight<T>{p,
+                                         Layout::nhwc,
+                                         numbers_or_null<T>(x),
+                                         numbers_or_null<T>(g),
+                                         mutable_numbers_or_null<T>(grad_weight),
+                                         nullptr};
+        });
+    if (!done) return std::nullopt;
+    grad_weight = grad_weight.contiguous(format);
+  }
+  return Gradients{grad_input, grad_weight, mask[2] ? at::sum(g, at::IntArrayRef{0, 2, 3}) : Tensor()};
+}
+
 struct ConvTranspose2d {
   struct Options {
     IntVector stride, padding, output_padding;
@@ -198,8 +273,8 @@ Gradients backward_autograd(const Tensor& grad_output, const Tensor& input, cons
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("conv_transpose2d", InFloat32<forward>::call);
-  m.impl("conv_transpose2d_backward", InFloat32<backward>::call);
+  m.impl("conv_transpose2d", InFloat32<forward, forward_on_gpu>::call);
+  m.impl("conv_transpose2d_backward", InFloat32<backward, backward_on_gpu>::call);
 }
 
 }  // namespace

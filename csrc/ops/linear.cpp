@@ -1,6 +1,7 @@
 // cisdl::linear and its gradient: y = x W^T + b over the last dimension of x.
 #include "bilinear.h"
 #include "reduced_precision.h"
+#include "tensor_cores.h"
 
 namespace cisdl::ops {
 namespace {
@@ -102,6 +103,52 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   return grads;
 }
 
+// ----------------------------------------------------------------------------------- on tensor cores
+
+optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg) {
+  const auto shape = check_forward<int64_t>(input, weight, or_undefined(bias_arg));
+  if (!may_be_on_tensor_cores(input, tf32_in_products(), weight.size(1))) return std::nullopt;
+  const Tensor x = input.contiguous(), w = weight.contiguous(), b = bias_arg ? bias_arg->contiguous() : Tensor();
+  const Tensor output = empty_of<int64_t>(shape, input);
+  const bool done = on_tensor_cores(Op::linear, input, tf32_in_products(), [&](auto t) {
+    using T = decltype(t);
+    return LinearForward<T>{problem_of(input, weight), numbers_or_null<T>(x), numbers_or_null<T>(w),
+                            numbers_or_null<T>(b), mutable_numbers_or_null<T>(output)};
+  });
+  return done ? optional<Tensor>(output) : std::nullopt;
+}
+
+using Gradients3 = std::tuple<Tensor, Tensor, Tensor>;
+
+optional<Gradients3> backward_on_gpu(const Tensor& grad_output, const Tensor& input, const Tensor& weight,
+                                     std::array<bool, 3> mask) {
+  const auto grads = check_backward<int64_t>(grad_output, input, weight, mask);
+  for (const int64_t features : {weight.size(0), weight.size(1)})
+    if (!may_be_on_tensor_cores(input, tf32_in_products(), features)) return std::nullopt;
+  const auto& [grad_input, grad_weight, grad_bias] = grads;
+  const LinearProblem p = problem_of(input, weight);
+  const Tensor g = grad_output.contiguous();
+  bool done = true;
+  if (mask[1] || mask[2]) {
+    const Tensor x = input.contiguous();
+    done = on_tensor_cores(Op::linear_backward_weight, input, tf32_in_products(), [&](auto t) {
+      using T = decltype(t);
+      return LinearBackwardWeight<T>{p, numbers_or_null<T>(g), numbers_or_null<T>(x),
+                                     mutable_numbers_or_null<T>(grad_weight),
+                                     mutable_numbers_or_null<T>(grad_bias)};
+    });
+  }
+  if (done && mask[0]) {
+    const Tensor w = weight.contiguous();
+    done = on_tensor_cores(Op::linear_backward_input, input, tf32_in_products(), [&](auto t) {
+      using T = decltype(t);
+      return LinearBackwardInput<T>{p, numbers_or_null<T>(g), numbers_or_null<T>(w),
+                                    mutable_numbers_or_null<T>(grad_input)};
+    });
+  }
+  return done ? optional<Gradients3>(grads) : std::nullopt;
+}
+
 struct Linear {
   struct Options {};
   static constexpr const char* name = "Linear";
@@ -125,8 +172,8 @@ Gradients backward_autograd(const Tensor& grad_output, const Tensor& input, cons
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("linear", InFloat32<forward>::call);
-  m.impl("linear_backward", InFloat32<backward>::call);
+  m.impl("linear", InFloat32<forward, forward_on_gpu>::call);
+  m.impl("linear_backward", InFloat32<backward, backward_on_gpu>::call);
 }
 
 }  // namespace

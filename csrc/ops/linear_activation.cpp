@@ -31,6 +31,12 @@ Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>
   return activate(linear_of(input, weight, or_undefined(bias)), f);
 }
 
+// bfloat16 and float16 as two ops, so that cisdl::linear finds its tensor cores.
+optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,
+                                std::string_view activation, double slope) {
+  return activated(linear_of(input, weight, or_undefined(bias)), activation_options(kName, activation, slope));
+}
+
 Tensor forward_meta(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,
                     std::string_view activation, double slope) {
   activation_options(kName, activation, slope);
@@ -62,6 +68,14 @@ Gradients backward(const Tensor& grad_output, const Tensor& output, const Tensor
   const auto [grad_input, grad_weight, unused] =
       linear_backward_of(through, input, weight, {mask[0], mask[1], false});
   return {grad_input, grad_weight, grad_bias};
+}
+
+optional<Gradients> backward_on_gpu(const Tensor& grad_output, const Tensor& output, const Tensor& input,
+                                    const Tensor& weight, std::string_view activation, double slope,
+                                    std::array<bool, 3> mask) {
+  check_output(grad_output, output);
+  const ActivationOptions f = activation_options(kName, activation, slope);
+  return linear_backward_of(through_activation(grad_output, output, f), input, weight, mask);
 }
 
 Gradients backward_meta(const Tensor& grad_output, const Tensor& output, const Tensor& input, const Tensor& weight,
@@ -115,8 +129,8 @@ Tensor forward_autograd(const Tensor& input, const Tensor& weight, const optiona
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("linear_activation", InFloat32<forward>::call);
-  m.impl("linear_activation_backward", InFloat32<backward>::call);
+  m.impl("linear_activation", InFloat32<forward, forward_on_gpu>::call);
+  m.impl("linear_activation_backward", InFloat32<backward, backward_on_gpu>::call);
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 // bfloat16 and float16: InFloat32<f>::call runs an op's kernel function f on float32 copies and rounds its results
 // once, so every sum is formed in float32.
 //
+// InFloat32<f, on_gpu>::call asks on_gpu first where the tensors are on a GPU, of float32 too: it has f's
+// arguments and gives a result or nothing (tensor_cores.h).
+//
 // Only tensors that all have the same reduced type are converted; anything else goes to f as it is, whose checks
 // then refuse a mixture in the usual words.
 #pragma once
@@ -10,17 +13,26 @@
 namespace cisdl::ops {
 namespace reduced_precision {
 
-inline void collect(const Tensor& t, bool& any, bool& all_alike, at::ScalarType& type) {
+struct Kind {
+  bool any = false, all_alike = true;
+  at::ScalarType type = at::kFloat;
+  bool on_gpu = false;
+};
+
+inline void collect(const Tensor& t, Kind& kind) {
   if (!t.defined() || !t.is_floating_point()) return;
-  if (!any) type = t.scalar_type();
-  any = true;
-  all_alike = all_alike && t.scalar_type() == type;
+  if (!kind.any) {
+    kind.type = t.scalar_type();
+    kind.on_gpu = t.device().is_cuda();
+  }
+  kind.any = true;
+  kind.all_alike = kind.all_alike && t.scalar_type() == kind.type;
 }
-inline void collect(const optional<Tensor>& t, bool& any, bool& all_alike, at::ScalarType& type) {
-  if (t) collect(*t, any, all_alike, type);
+inline void collect(const optional<Tensor>& t, Kind& kind) {
+  if (t) collect(*t, kind);
 }
 template <class Other>
-void collect(const Other&, bool&, bool&, at::ScalarType&) {}
+void collect(const Other&, Kind&) {}
 
 inline Tensor cast(const Tensor& t, at::ScalarType type) {
   return t.defined() && t.is_floating_point() ? t.to(type) : t;
@@ -39,17 +51,20 @@ std::tuple<Ts...> cast(const std::tuple<Ts...>& values, at::ScalarType type) {
 
 }  // namespace reduced_precision
 
-template <auto f>
+template <auto f, auto on_gpu = nullptr>
 struct InFloat32;
 
-template <class Result, class... Args, Result (*f)(Args...)>
-struct InFloat32<f> {
+template <class Result, class... Args, Result (*f)(Args...), auto on_gpu>
+struct InFloat32<f, on_gpu> {
   static Result call(Args... args) {
-    bool any = false, all_alike = true;
-    at::ScalarType type = at::kFloat;
-    (reduced_precision::collect(args, any, all_alike, type), ...);
-    if (!all_alike || !is_reduced_precision(type)) return f(args...);
-    return reduced_precision::cast(f(reduced_precision::cast(args, at::kFloat)...), type);
+    reduced_precision::Kind kind;
+    (reduced_precision::collect(args, kind), ...);
+    if constexpr (!std::is_null_pointer_v<decltype(on_gpu)>) {
+      if (kind.on_gpu && kind.all_alike && kind.type != at::kDouble)
+        if (optional<Result> result = on_gpu(args...)) return *std::move(result);
+    }
+    if (!kind.all_alike || !is_reduced_precision(kind.type)) return f(args...);
+    return reduced_precision::cast(f(reduced_precision::cast(args, at::kFloat)...), kind.type);
   }
 };
 

@@ -47,6 +47,37 @@ def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "interleave", refuse)
 
 
+def test_graphs_are_for_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", CASE, "--graphs") == errors.UsageError.exit_code
+    assert "--graphs: expected --device cuda, got cpu" in capsys.readouterr().err
+
+
+def test_both_sides_in_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph stands in for the call that it was made of, on the same case and pass."""
+    prepared = []
+
+    def captured(prepare: Any, device: torch.device) -> Any:
+        prepared.append(prepare)
+        return prepare()
+
+    monkeypatch.setattr(ops, "captured", captured)
+    settings = ops.Settings(
+        torch.device("cpu"), torch.float32, ("contiguous",), False, True, True, False, QUICK, CpuClock(), True
+    )
+    [case] = [case for case in CASES if case.id == CASE]
+    rows = list(ops.bench_case(case, settings))
+    assert len(prepared) == 2 * len(LINEAR_PASSES)
+    for row in rows:
+        assert {one.provider for one in row.timings} == {
+            "ours",
+            "torch",
+            "ours in a graph",
+            "torch in a graph",
+        }
+        assert row.ratio_in_graphs is not None
+        assert "speedup_in_graphs" in row.as_json(ceilings.measure(torch.device("cpu"), torch.float32))
+
+
 class WrongGradient(torch.autograd.Function):
     """A linear layer whose forward is right and whose weight gradient is 0.1 % too large."""
 

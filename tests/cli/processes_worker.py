@@ -1,10 +1,10 @@
-"""Runs several `cisdl` commands one after the other, alone or as one of torchrun's processes; not by pytest.
+"""Runs several `cisdl train` commands one after the other, alone or as one of torchrun's processes.
 
-[torchrun ...] processes_worker.py COMMANDS.json
+torchrun ... processes_worker.py COMMANDS.json
 
 Each command is {"arguments": [...]}, with "interrupt_after": N as if Ctrl-C had reached the last process, and
 no other, in the midst of that step. All of them are run in one process, for importing torch takes longer than
-they do. The exit codes go to <COMMANDS>-<rank>.codes.
+they do. The exit codes go to COMMANDS-<rank>.codes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any
 
 import cisdl.report.plots
 import cisdl.tasks.referee
+import pytest
 from cisdl.__main__ import cli
-from cisdl.training import loop
+from cisdl.training import loop, processes
 from cisdl.training.interrupt import InterruptRequest
-
-RANK, WORLD = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
 
 
 def interrupted_after(steps: int) -> type[InterruptRequest]:
@@ -31,7 +30,7 @@ def interrupted_after(steps: int) -> type[InterruptRequest]:
         @property
         def requested(self) -> bool:
             self.asked += 1
-            return RANK == WORLD - 1 and self.asked >= steps
+            return processes.rank() == processes.world_size() - 1 and self.asked >= steps
 
         @requested.setter
         def requested(self, value: bool) -> None:
@@ -40,22 +39,26 @@ def interrupted_after(steps: int) -> type[InterruptRequest]:
     return Request
 
 
-def run(command: dict[str, Any]) -> int:
-    steps = command.get("interrupt_after")
-    loop.InterruptRequest = interrupted_after(steps) if steps else InterruptRequest
-    try:
-        cli.main(command["arguments"], prog_name="cisdl")
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
+def run(commands: list[dict[str, Any]]) -> list[int]:
+    """Their exit codes."""
+    codes = []
+    for command in commands:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(cisdl.report.plots, "draw", lambda *_: None)
+            patched.setattr(cisdl.tasks.referee, "STEPS", 2)
+            if "interrupt_after" in command:
+                patched.setattr(loop, "InterruptRequest", interrupted_after(command["interrupt_after"]))
+            try:
+                cli.main(command["arguments"], prog_name="cisdl")
+            except SystemExit as stopped:
+                codes.append(int(stopped.code or 0))
+    return codes
 
 
 def main() -> None:
-    commands = Path(sys.argv[1])
-    cisdl.report.plots.draw = lambda *_: None
-    cisdl.tasks.referee.STEPS = 2
-    codes = [run(command) for command in json.loads(commands.read_text())]
-    commands.with_name(f"{commands.stem}-{RANK}.codes").write_text(json.dumps(codes))
+    file = Path(sys.argv[1])
+    codes = run(json.loads(file.read_text()))
+    file.with_name(f"{file.stem}-{os.environ['RANK']}.codes").write_text(json.dumps(codes))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from cisdl.training import launch, processes
 from cisdl.training.position import Position
 
 from tests.cli import processes_worker
-from tests.cli.conftest import Command, environment, process
+from tests.cli.conftest import Command, environment
 from tests.models.idx_files import write_folder
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
@@ -35,7 +36,9 @@ OWN = {
     "char-lm": ["--limit", "4000", "--layers", "2"],
     "gan": ["--architecture", "dcgan"],  # the other has dropout
     "jordan": ["--truncate", "10"],
+    "lenet": ["--augment", "both"],
     "lstm": ["--layers", "2"],
+    "tagger": ["--data", "tags.conll"],  # smaller than what it reads else
 }
 BATCHES = ["--limit", "50", "--batch-size", "7", "--epochs", "2"]
 """Of 7, which are not to be halved, and one of 1, of which one process gets nothing."""
@@ -56,13 +59,24 @@ def training(model: str, out: str) -> list[str]:
     return ["train", model, *BATCHES, *small, *OWN.get(model, []), *momentum, *shared]
 
 
-def run_all(folder: Path, name: str, count: int, commands: list[dict[str, Any]]) -> None:
-    """The commands in `count` processes, in `folder`; each has to end with `code`, 0 if it has none."""
-    file = folder / f"{name}.json"
+def run_here(folder: Path, commands: list[dict[str, Any]]) -> None:
+    """The commands in this process, in `folder`; each has to end with its "code", 0 if it has none."""
+    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        codes = processes_worker.run(commands)
+    torch.set_num_threads(threads)
+    torch.set_rng_state(random)
+    assert codes == [command.get("code", 0) for command in commands]
+
+
+def run_in_two(folder: Path, commands: list[dict[str, Any]]) -> str:
+    """The same in two processes of torchrun's; returns what they print."""
+    file = folder / "two.json"
     file.write_text(json.dumps(commands))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [sys.executable, *(torchrun if count > 1 else []), processes_worker.__file__, str(file)],
+        [sys.executable, *torchrun, processes_worker.__file__, str(file)],
         cwd=folder,
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -71,11 +85,20 @@ def run_all(folder: Path, name: str, count: int, commands: list[dict[str, Any]])
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for rank in range(count):
-        codes = json.loads((folder / f"{name}-{rank}.codes").read_text())
+    for rank in range(2):
+        codes = json.loads((folder / f"two-{rank}.codes").read_text())
         assert codes == [command.get("code", 0) for command in commands], done.stderr
     assert "Warning" not in done.stderr
-    (folder / f"{name}.out").write_text(done.stdout)
+    return done.stdout
+
+
+def write_tags(path: Path) -> None:
+    """Sentences of 1 to 9 words, whose tag is their last letter's kind."""
+    random = Random(0)
+    words = ["ab", "cde", "fo", "gu", "hi", "jk", "lmn", "opa", "qr", "stu"]
+    sentences = [random.choices(words, k=random.randint(1, 9)) for _ in range(200)]
+    lines = ["".join(f"{word} {'V' if word[-1] in 'aeiou' else 'C'}\n" for word in s) for s in sentences]
+    path.write_text("\n".join(lines))
 
 
 @pytest.fixture(scope="module")
@@ -87,24 +110,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     back = [{"arguments": ["train", "--resume", f"{model}-2-1"]} for model in RESUMED]
     dropout = ["train", *WITH_DROPOUT, *BATCHES[2:], "--threads", "1", "--log-steps", "--out"]
     seeds = ["train", "mlp", *BATCHES, "--seeds", "2", "--threads", "1", "--out", "seeds"]
-    run_all(
+    write_tags(folder / "tags.conll")
+    run_here(
         folder,
-        "one",
-        1,
         [{"arguments": training(model, f"{model}-1")} for model in TRAINED]
         + [{"arguments": training(model, f"{model}-1-2"), **stopped} for model in RESUMED],
     )
-    run_all(
+    said = run_in_two(
         folder,
-        "two",
-        2,
         [{"arguments": training(model, f"{model}-2")} for model in TRAINED]
         + [{"arguments": training(model, f"{model}-2-1"), **stopped} for model in RESUMED]
         + resumed
         + [{"arguments": [*dropout, "dropout"]}, {"arguments": [*dropout, "dropout-parts"], **stopped}]
         + [{"arguments": ["train", "--resume", "dropout-parts"]}, {"arguments": seeds}],
     )
-    run_all(folder, "back", 1, back)
+    run_here(folder, back)
+    (folder / "two.out").write_text(said)
     return folder / "runs"
 
 
@@ -155,8 +176,8 @@ def test_two_processes_equal_one(model: str, runs: Path) -> None:
 @pytest.mark.models
 @pytest.mark.parametrize("model", HEAVY)
 def test_two_processes_equal_one_at_heavy_models(model: str, tmp_path: Path) -> None:
-    for name, count in (("one", 1), ("two", 2)):
-        run_all(tmp_path, name, count, [{"arguments": training(model, f"{model}-{count}")}])
+    run_here(tmp_path, [{"arguments": training(model, f"{model}-1")}])
+    run_in_two(tmp_path, [{"arguments": training(model, f"{model}-2")}])
     assert_equal_but_for_rounding(*(tmp_path / "runs" / f"{model}-{count}" for count in (1, 2)))
 
 
@@ -234,54 +255,57 @@ def test_a_batch_has_to_be_enough_for_all(cisdl: Command, monkeypatch: pytest.Mo
     assert "--batch-size: expected at least the 2 processes, which share it, got 1" in result.sentence()
 
 
-def test_a_failure_of_one_process_is_said_once_and_ends_all(tmp_path: Path) -> None:
-    """Data that only the first process finds."""
-    write_folder(tmp_path / "data" / "mnist")
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\nif os.environ.get('RANK') == '1':\n    os.environ['CISDL_DATA'] = 'nowhere'\n"
+def start(folder: Path, *arguments: str, first: str = "") -> subprocess.Popen[str]:
+    """`cisdl train ARGUMENTS --nproc 2`, without pictures; each process runs the code `first` before all."""
+    (folder / "sitecustomize.py").write_text(
+        "import os, sys, types\n"
+        "sys.modules['cisdl.report.plots'] = types.SimpleNamespace(draw=lambda *_: None)\n" + first
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "cisdl", "train", "mlp", "--data", "mnist", "--nproc", "2"],
-        cwd=tmp_path,
-        env=environment() | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == errors.DATA, done.stderr
-    (said,) = [line for line in done.stderr.splitlines() if not line.startswith("mlp (")]
-    assert said.startswith("cisdl: ")
-    assert "nowhere" in said
-
-
-def test_a_goal_missed_is_the_exit_code(tmp_path: Path) -> None:
-    arguments = ["--limit", "40", "--epochs", "1", "--nproc", "2", "--assert", "test_accuracy>1"]
-    done = process("train", "mlp", *arguments, cwd=tmp_path)
-    assert done.returncode == errors.GOAL_MISSED, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("cisdl: goal missed: expected test_accuracy > 1")
-    assert done.stderr.count("goal missed") == 1
-
-
-def started(folder: Path) -> subprocess.Popen[str]:
-    """Two processes in the midst of training."""
-    command = [sys.executable, "-m", "cisdl", "train", "lenet", "--nproc", "2", "--threads", "1"]
-    running = subprocess.Popen(
-        [*command, "--epochs", "1000", "--limit", "200"],
+    paths = f"{folder}{os.pathsep}{environment()['PYTHONPATH']}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "cisdl", "train", *arguments, "--nproc", "2", "--threads", "1"],
         cwd=folder,
-        env=environment(),
+        env=environment() | {"PYTHONPATH": paths},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (folder / "runs" / "lenet" / "last.pt").is_file():
+
+
+def in_the_midst(folder: Path) -> subprocess.Popen[str]:
+    """Two processes that train until something ends them."""
+    running = start(folder, "elman", "--epochs", "10000", "--limit", "200")
+    while not (folder / "runs" / "elman" / "last.pt").is_file():
         assert running.poll() is None, running.communicate()
         time.sleep(0.01)
     return running
 
 
+def test_a_failure_of_one_process_is_said_once_and_ends_all(tmp_path: Path) -> None:
+    """Data that only the first process finds."""
+    write_folder(tmp_path / "data" / "mnist")
+    lost = "if os.environ.get('RANK') == '1':\n    os.environ['CISDL_DATA'] = 'nowhere'\n"
+    running = start(tmp_path, "mlp", "--data", "mnist", first=lost)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == errors.DATA, err
+    (said,) = [line for line in err.splitlines() if not line.startswith("mlp (")]
+    assert said.startswith("cisdl: ")
+    assert "nowhere" in said
+
+
+def test_a_goal_missed_is_the_exit_code(tmp_path: Path) -> None:
+    goal = ["--assert", "test_accuracy>1"]
+    running = start(tmp_path, "elman", "--limit", "40", "--epochs", "1", *goal)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == errors.GOAL_MISSED, err
+    assert err.splitlines()[-1].startswith("cisdl: goal missed: expected test_accuracy > 1")
+    assert err.count("goal missed") == 1
+    assert out.splitlines()[-1] == "runs/elman"
+    assert out.count("runs/elman") == 1
+
+
 def test_ctrl_c_saves_once_and_ends_all(tmp_path: Path) -> None:
-    running = started(tmp_path)
+    running = in_the_midst(tmp_path)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=120)
     assert running.returncode == errors.INTERRUPTED, err
@@ -289,7 +313,7 @@ def test_ctrl_c_saves_once_and_ends_all(tmp_path: Path) -> None:
     assert len(said) == 1
     assert said[0].startswith("cisdl: interrupted in epoch ")
     assert "Traceback" not in err
-    run = tmp_path / "runs" / "lenet"
+    run = tmp_path / "runs" / "elman"
     ended = json.loads((run / "result.json").read_text())
     assert ended["status"] == "interrupted"
     assert state(run)["position"]["step"] == ended["step"]
@@ -297,14 +321,14 @@ def test_ctrl_c_saves_once_and_ends_all(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
 def test_a_killed_process_ends_all(tmp_path: Path) -> None:
-    running = started(tmp_path)
+    running = in_the_midst(tmp_path)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     killed = [int(child) for child in children]
     assert len(killed) == 2
     os.kill(killed[1], signal.SIGKILL)
     _, err = running.communicate(timeout=120)
     assert running.returncode == errors.RUNTIME, err
-    said = [line for line in err.splitlines() if not line.startswith(("epoch", "lenet"))]
+    said = [line for line in err.splitlines() if not line.startswith(("epoch", "elman"))]
     assert said == ["cisdl: process 1 of 2 was ended by SIGKILL, perhaps for want of memory"]
 
 

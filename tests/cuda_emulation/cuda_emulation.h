@@ -6,8 +6,12 @@
 // a result that depends on which thread comes first differs between orders. emulator.cpp has the scheduler and
 // says what it notices.
 //
-// Not emulated: warp intrinsics, atomics, dynamic shared memory, more than one dimension. A kernel that uses them
-// does not compile here, which is the moment to add them.
+// A warp's instruction (ldmatrix, mma.sync; tensor_cores.h) waits for its 32 threads; the last to arrive executes
+// it for all. An asynchronous copy (cp.async) arrives at once in forward order, as late as a wait allows in
+// reverse order, and at either time in shuffled order: what reads too early or overwrites too early shows.
+//
+// Not emulated: other warp intrinsics, atomics, dynamic shared memory, more than one dimension. A kernel that uses
+// them does not compile here, which is the moment to add them.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +30,20 @@
 #define CISDL_SHARED(Type, name) \
   Type& name = *static_cast<Type*>(cisdl::emulation::shared_memory(sizeof(Type), alignof(Type)))
 
+// A condition that keeps a kernel within a tensor, or true where it is the one left out; launch.cuh for nvcc.
+#define CISDL_INSIDE(condition)                                                 \
+  ([&] {                                                                        \
+    static const int site = cisdl::emulation::bounds_check(__FILE__, __LINE__); \
+    return (condition) || site == cisdl::emulation::skipped_bounds_check;       \
+  }())
+
 namespace cisdl::emulation {
+
+constexpr int64_t kMultiprocessors = 4;
+
+// The number of the bounds check at this place, and the one that is left out (-1: none).
+int bounds_check(const char* file, unsigned line);
+extern int skipped_bounds_check;
 
 struct Index {
   unsigned x;
@@ -38,6 +55,14 @@ void* shared_memory(size_t size, size_t alignment);
 
 // The running thread waits here for all others of its block.
 void barrier(const char* file, unsigned line);
+
+// The running thread waits here for all others of its warp; the last calls body with what each of them brought.
+void warp_together(const void* brought, void (*body)(const void* const* by_lane), const char* file, unsigned line);
+
+// cp.async, cp.async.commit_group and cp.async.wait_group of the running thread.
+void copy_async(void* target, const void* source, bool zero);
+void end_copy_group();
+void wait_for_copies(size_t groups, const char* file, unsigned line);
 
 // Calls body(closure) once for every thread of every block. nullptr, or what went wrong.
 const char* run_grid(const char* kernel, int64_t blocks, unsigned threads, void (*body)(const void*),
@@ -63,3 +88,5 @@ const char* launch(Kernel* kernel, unsigned blocks, unsigned threads, void* /*st
 }
 
 }  // namespace cisdl::emulation
+
+#include "tensor_cores.h"

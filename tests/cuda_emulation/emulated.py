@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +13,39 @@ from cisdl_ops.cases import Function
 from cisdl_ops.reference import Pair, activated, adaptive_output_size, conv2d_padding, pool_output_size
 
 from .emulated_steps import GruCell, LstmStep, RnnCell, given
-from .machine import Machine
+from .machine import Machine, NotForTensorCores
 
 Numbers = tuple[int, ...]  # a problem's sizes and options
 
 # PoolIndex of problems.h
 NONE, WINDOW, FLAT = 0, 1, 2
+
+
+def run_product(
+    machine: Machine,
+    problem: str,
+    numbers: Numbers,
+    inputs: Sequence[Tensor | None],
+    outputs: Sequence[Tensor | None],
+    nhwc: bool = False,
+    tf32: bool = False,
+) -> None:
+    """On tensor cores; what they cannot, as csrc/ops does it: in float32, shorter types by way of copies."""
+    reduced = next(tensor for tensor in inputs if tensor is not None).element_size() == 2
+    if reduced or tf32:
+        try:
+            return machine.run(problem, numbers, inputs, outputs, nhwc, tf32=tf32)
+        except NotForTensorCores:
+            pass
+    if not reduced:
+        return machine.run(problem, numbers, inputs, outputs, nhwc)
+    results = [None if tensor is None else tensor.float() for tensor in outputs]
+    machine.run(
+        problem, numbers, [None if tensor is None else tensor.float() for tensor in inputs], results, nhwc
+    )
+    for result, output in zip(results, outputs, strict=True):
+        if output is not None and result is not None:
+            output.copy_(result)
 
 
 def as_pair(value: Pair) -> tuple[int, int]:
@@ -26,35 +54,38 @@ def as_pair(value: Pair) -> tuple[int, int]:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, machine: Machine, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.machine = machine
+    def forward(
+        ctx: Any, machine: Machine, tf32: bool, input: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.machine, ctx.tf32 = machine, tf32
         ctx.save_for_backward(input, weight)
         batch = input.shape[:-1].numel()
         ctx.sizes = (batch, weight.shape[1], weight.shape[0])
         output = input.new_empty(*input.shape[:-1], weight.shape[0])
-        machine.run("linear_forward", ctx.sizes, [input, weight, bias], [output])
+        run_product(machine, "linear_forward", ctx.sizes, [input, weight, bias], [output], tf32=tf32)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        _, for_input, for_weight, for_bias = ctx.needs_input_grad
+        _, _, for_input, for_weight, for_bias = ctx.needs_input_grad
         grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, :1].flatten())]
+        run = partial(run_product, ctx.machine, tf32=ctx.tf32)
         if for_bias:
             grads[2] = weight.new_empty(weight.shape[0])
         if for_input:
-            ctx.machine.run("linear_backward_input", ctx.sizes, [grad_output, weight], grads[:1])
+            run("linear_backward_input", ctx.sizes, [grad_output, weight], grads[:1])
         if for_weight or for_bias:
             needed = input if for_weight else None
-            ctx.machine.run("linear_backward_weight", ctx.sizes, [grad_output, needed], grads[1:])
-        return None, *grads
+            run("linear_backward_weight", ctx.sizes, [grad_output, needed], grads[1:])
+        return None, None, *grads
 
 
 class _Conv2d(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        machine: Machine,
+        run: Callable[..., None],
         nhwc: bool,
         numbers: Numbers,
         input: Tensor,
@@ -62,9 +93,9 @@ class _Conv2d(torch.autograd.Function):
         bias: Tensor | None,
         relu: bool,
     ) -> Tensor:
-        ctx.machine, ctx.nhwc, ctx.numbers = machine, nhwc, (*numbers, nhwc)
+        ctx.run, ctx.nhwc, ctx.numbers = run, nhwc, (*numbers, nhwc)
         output = input.new_empty(input.shape[0], weight.shape[0], *numbers[7:9])
-        machine.run("conv2d_forward", (*ctx.numbers, relu), [input, weight, bias], [output], nhwc)
+        run("conv2d_forward", (*ctx.numbers, relu), [input, weight, bias], [output], nhwc)
         ctx.save_for_backward(input, weight, output if relu else None)
         return output
 
@@ -76,10 +107,10 @@ class _Conv2d(torch.autograd.Function):
         _, _, _, for_input, for_weight, for_bias, _ = ctx.needs_input_grad
         grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, 0, 0, 0])]
         if for_input:
-            ctx.machine.run("conv2d_backward_input", ctx.numbers, [grad_output, weight], grads[:1], ctx.nhwc)
+            ctx.run("conv2d_backward_input", ctx.numbers, [grad_output, weight], grads[:1], ctx.nhwc)
         if for_weight or for_bias:
             needed = input if for_weight else None
-            ctx.machine.run("conv2d_backward_weight", ctx.numbers, [grad_output, needed], grads[1:], ctx.nhwc)
+            ctx.run("conv2d_backward_weight", ctx.numbers, [grad_output, needed], grads[1:], ctx.nhwc)
         return None, None, None, *grads, None
 
 
@@ -88,12 +119,17 @@ class _ConvTranspose2d(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, machine: Machine, nhwc: bool, numbers: Numbers, input: Tensor, weight: Tensor
+        ctx: Any,
+        run: Callable[..., None],
+        nhwc: bool,
+        numbers: Numbers,
+        input: Tensor,
+        weight: Tensor,
     ) -> Tensor:
-        ctx.machine, ctx.nhwc, ctx.numbers = machine, nhwc, (*numbers, nhwc)
+        ctx.run, ctx.nhwc, ctx.numbers = run, nhwc, (*numbers, nhwc)
         ctx.save_for_backward(input, weight)
         output = input.new_empty(*numbers[:4])
-        machine.run("conv2d_backward_input", ctx.numbers, [input, weight], [output], nhwc)
+        run("conv2d_backward_input", ctx.numbers, [input, weight], [output], nhwc)
         return output
 
     @staticmethod
@@ -102,10 +138,10 @@ class _ConvTranspose2d(torch.autograd.Function):
         grads = [given(ctx.needs_input_grad[3], input), given(ctx.needs_input_grad[4], weight)]
         if grads[0] is not None:
             numbers = (*ctx.numbers, False)
-            ctx.machine.run("conv2d_forward", numbers, [grad_output, weight, None], grads[:1], ctx.nhwc)
+            ctx.run("conv2d_forward", numbers, [grad_output, weight, None], grads[:1], ctx.nhwc)
         if grads[1] is not None:
             gradients = [grads[1], None]
-            ctx.machine.run("conv2d_backward_weight", ctx.numbers, [input, grad_output], gradients, ctx.nhwc)
+            ctx.run("conv2d_backward_weight", ctx.numbers, [input, grad_output], gradients, ctx.nhwc)
         return None, None, None, *grads
 
 
@@ -216,15 +252,21 @@ def _four_dims(input: Tensor) -> Tensor:
 
 
 class Emulated:
-    """The ops of one machine and one image layout."""
+    """The ops of one machine and one image layout; with ``tf32``, float32 products on tensor cores."""
 
-    def __init__(self, machine: Machine, channels_last: bool = False) -> None:
+    def __init__(self, machine: Machine, channels_last: bool = False, tf32: bool = False) -> None:
         self.machine = machine
         self.nhwc = channels_last
+        self.tf32 = tf32
+        self.product = partial(run_product, machine, tf32=tf32)
 
     def function(self, op: str) -> Function:
         result: Function = getattr(self, op)
         return result
+
+    def _nhwc_of(self, input: Tensor) -> bool:
+        """The layout a convolution runs in: as csrc/ops, channels_last for what tensor cores take."""
+        return self.nhwc or self.tf32 or input.element_size() == 2
 
     def linear(
         self,
@@ -235,7 +277,7 @@ class Emulated:
         negative_slope: float = 0.01,
     ) -> Tensor:
         """The activation is torch's own on a GPU, too."""
-        result: Tensor = _Linear.apply(self.machine, input, weight, bias)  # type: ignore[no-untyped-call]
+        result: Tensor = _Linear.apply(self.machine, self.tf32, input, weight, bias)  # type: ignore[no-untyped-call]
         return activated(result, activation, negative_slope)
 
     def conv2d(
@@ -261,7 +303,8 @@ class Emulated:
         ]
         numbers = (*images.shape, weight.shape[0], *kernel, *out, *strides, top, left, *dilations, groups)
         relu = activation == "relu"
-        result: Tensor = _Conv2d.apply(self.machine, self.nhwc, numbers, images, weight, bias, relu)  # type: ignore[no-untyped-call]
+        nhwc = self._nhwc_of(input)
+        result: Tensor = _Conv2d.apply(self.product, nhwc, numbers, images, weight, bias, relu)  # type: ignore[no-untyped-call]
         result = activated(result, None if relu else activation, negative_slope)
         return result if input.dim() == 4 else result.squeeze(0)
 
@@ -288,7 +331,7 @@ class Emulated:
         ]
         conv = (batch, weight.shape[1] * groups, *out, channels, *kernel, *sizes)
         numbers = (*conv, *strides, *pads, *dilations, groups)
-        result: Tensor = _ConvTranspose2d.apply(self.machine, self.nhwc, numbers, images, weight)  # type: ignore[no-untyped-call]
+        result: Tensor = _ConvTranspose2d.apply(self.product, self._nhwc_of(input), numbers, images, weight)  # type: ignore[no-untyped-call]
         if bias is not None:
             result = result + bias[:, None, None]
         return result if input.dim() == 4 else result.squeeze(0)

@@ -2,7 +2,9 @@
 //
 // What it notices, and reports as the launch's error:
 //   barrier divergence     some threads of a block wait at a __syncthreads while others have ended, or wait at
-//   another bad addresses          device memory lies between unreadable pages, its end on the border to the byte,
+//   another warp divergence        some threads of a warp wait at a warp's instruction, others do not come
+//   misaligned copies      cp.async wants 16 aligned bytes on both sides
+//   bad addresses          device memory lies between unreadable pages, its end on the border to the byte,
 //   and inputs
 //                          can be made read-only: a read or write outside faults, and the report says in which
 //                          thread and how far from which allocation. Writes before the beginning are found when
@@ -10,6 +12,7 @@
 //   shared memory overruns guard zones between and behind the variables, looked at after every barrier
 //   too much shared memory more than the 48 KB a block may have without asking
 //   division by zero       (integer), which a GPU would pass over
+// A warp runs as far as it comes before the next one does, so warps are as far apart as barriers allow.
 // What it makes visible in the results: shared memory and fresh device memory are full of NaN (all bits one), so
 // reading what nobody wrote shows; and the orders of threads and blocks tell racing threads apart.
 // In a build for the address sanitizer, which ends the process at a finding, the space between shared variables
@@ -53,7 +56,15 @@ constexpr unsigned char kGuardByte = 0xA5;
 constexpr unsigned char kUnwritten = 0xFF;  // NaN in float and double, -1 in integers
 
 enum class Order : int { forward, reverse, shuffled };
-enum class State { idle, running, waiting, ended };
+enum class State { ready, running, in_warp, waiting, ended };
+
+constexpr unsigned kWarp = 32;
+
+struct Copy {
+  void* target;
+  const void* source;
+  bool zero;
+};
 
 struct Site {
   std::string file;
@@ -66,10 +77,13 @@ struct Site {
 struct Fiber {
   Context context;
   void* stack = nullptr;
-  State state = State::idle;
+  State state = State::ready;
   const char* file = nullptr;  // where it waits
   unsigned line = 0;
-  size_t shared_variables = 0;  // how many it has declared in this block
+  size_t shared_variables = 0;    // how many it has declared in this block
+  const void* brought = nullptr;  // to its warp's instruction
+  std::vector<Copy> copies;       // that have not arrived
+  std::vector<size_t> groups;     // after how many of these copies each group ends
 };
 
 struct SharedVariable {
@@ -101,7 +115,8 @@ struct Machine {
   size_t shared_end = 0;
   std::string trouble;  // found by a thread, for the scheduler to report
 
-  std::set<Site> sites;  // barriers that were reached
+  std::set<Site> sites;  // barriers and waits that were reached
+  std::vector<Site> bounds_checks;
   std::map<uintptr_t, Allocation> allocations;
   std::string error;
 };
@@ -167,20 +182,40 @@ std::string broken_guard() {
   return "";
 }
 
+void run_thread(unsigned thread) {
+  Fiber& fiber = machine.fibers[thread];
+  machine.current = thread;
+  threadIdx = {thread};
+  fiber.state = State::running;
+  switch_fiber(machine.scheduler, fiber.context);
+}
+
 // Runs every thread that has not ended up to its next barrier. Returns what went wrong, or nothing.
 std::string run_phase(const std::vector<unsigned>& order) {
+  for (unsigned thread : order)
+    if (machine.fibers[thread].state == State::waiting) machine.fibers[thread].state = State::ready;
+  // Warp by warp, each as far as it comes before the next begins: so they are as far apart as a barrier allows.
+  std::vector<std::vector<unsigned>> warps(order.size() / kWarp + 1);
+  for (unsigned thread : order) warps[thread / kWarp].push_back(thread);
+  for (unsigned thread : order) {
+    for (bool any = true; any;) {
+      any = false;
+      for (unsigned lane : warps[thread / kWarp]) {
+        if (machine.fibers[lane].state != State::ready) continue;
+        any = true;
+        run_thread(lane);
+        if (!machine.trouble.empty()) return machine.trouble;
+      }
+    }
+  }
   unsigned waiting = 0, ended = 0;
   const Fiber* first = nullptr;
   std::string divergence;
   for (unsigned thread : order) {
-    Fiber& fiber = machine.fibers[thread];
-    if (fiber.state != State::ended) {
-      machine.current = thread;
-      threadIdx = {thread};
-      fiber.state = State::running;
-      switch_fiber(machine.scheduler, fiber.context);
-      if (!machine.trouble.empty()) return machine.trouble;
-    }
+    const Fiber& fiber = machine.fibers[thread];
+    if (fiber.state == State::in_warp)
+      return "warp divergence: some threads of a warp wait at " + Site{fiber.file, fiber.line}.text() +
+             ", others do not come";
     if (fiber.state == State::ended) {
       ++ended;
       continue;
@@ -204,8 +239,10 @@ std::string run_block(unsigned threads) {
   machine.shared.clear();
   machine.shared_end = 0;
   for (unsigned t = 0; t < threads; ++t) {
-    machine.fibers[t].state = State::idle;
+    machine.fibers[t].state = State::ready;
     machine.fibers[t].shared_variables = 0;
+    machine.fibers[t].copies.clear();
+    machine.fibers[t].groups.clear();
   }
   std::vector<unsigned> order(threads);
   for (;;) {
@@ -306,15 +343,94 @@ void* shared_memory(size_t size, size_t alignment) {
   return shared_arena + machine.shared[index].begin;
 }
 
-void barrier(const char* file, unsigned line) {
+// Where the running thread is now; false: this place is left out.
+bool reach(const char* file, unsigned line) {
   if (const char* slash = std::strrchr(file, '/')) file = slash + 1;
-  if (line == machine.skipped.line && machine.skipped.file == file) return;
+  if (line == machine.skipped.line && machine.skipped.file == file) return false;
   Fiber& self = machine.fibers[machine.current];
   if (self.file != file || self.line != line) machine.sites.insert({file, line});
   self.file = file;
   self.line = line;
+  return true;
+}
+
+void barrier(const char* file, unsigned line) {
+  if (!reach(file, line)) return;
+  Fiber& self = machine.fibers[machine.current];
   self.state = State::waiting;
   switch_fiber(self.context, machine.scheduler);
+}
+
+void warp_together(const void* brought, void (*body)(const void* const*), const char* file, unsigned line) {
+  Fiber& self = machine.fibers[machine.current];
+  Fiber* warp = &machine.fibers[machine.current / kWarp * kWarp];
+  self.file = file;
+  self.line = line;
+  self.brought = brought;
+  self.state = State::in_warp;
+  const void* by_lane[kWarp];
+  for (unsigned lane = 0; lane < kWarp; ++lane) {
+    const Fiber& other = warp[lane];
+    if (other.state != State::in_warp || other.file != file || other.line != line)
+      return switch_fiber(self.context, machine.scheduler);
+    by_lane[lane] = other.brought;
+  }
+  body(by_lane);
+  for (unsigned lane = 0; lane < kWarp; ++lane) warp[lane].state = State::ready;
+  self.state = State::running;
+}
+
+namespace {
+
+void arrive(const Copy& copy) {
+  if (copy.zero)
+    std::memset(copy.target, 0, 16);
+  else
+    std::memcpy(copy.target, copy.source, 16);
+}
+
+}  // namespace
+
+void copy_async(void* target, const void* source, bool zero) {
+  Fiber& self = machine.fibers[machine.current];
+  if ((reinterpret_cast<uintptr_t>(target) | reinterpret_cast<uintptr_t>(source)) % 16) {
+    machine.trouble = "a misaligned copy";
+    switch_fiber(self.context, machine.scheduler);
+  }
+  const bool at_once =
+      machine.order == Order::forward || (machine.order == Order::shuffled && machine.random() % 2);
+  if (at_once)
+    arrive({target, source, zero});
+  else
+    self.copies.push_back({target, source, zero});
+}
+
+void end_copy_group() {
+  Fiber& self = machine.fibers[machine.current];
+  self.groups.push_back(self.copies.size());
+}
+
+void wait_for_copies(size_t groups, const char* file, unsigned line) {
+  if (!reach(file, line)) return;
+  Fiber& self = machine.fibers[machine.current];
+  if (self.groups.size() <= groups) return;
+  const size_t ended = self.groups.size() - groups, arrived = self.groups[ended - 1];
+  for (size_t i = 0; i < arrived; ++i) arrive(self.copies[i]);
+  self.copies.erase(self.copies.begin(), self.copies.begin() + static_cast<ptrdiff_t>(arrived));
+  self.groups.erase(self.groups.begin(), self.groups.begin() + static_cast<ptrdiff_t>(ended));
+  for (size_t& end : self.groups) end -= arrived;
+}
+
+int skipped_bounds_check = -1;
+
+int bounds_check(const char* file, unsigned line) {
+  if (const char* slash = std::strrchr(file, '/')) file = slash + 1;
+  const Site site{file, line};
+  auto& known = machine.bounds_checks;
+  const auto found = std::find(known.begin(), known.end(), site);
+  if (found != known.end()) return static_cast<int>(found - known.begin());
+  known.push_back(site);
+  return static_cast<int>(known.size()) - 1;
 }
 
 const char* run_grid(const char* kernel, int64_t blocks, unsigned threads, void (*body)(const void*),
@@ -357,11 +473,22 @@ CISDL_API void emulation_configure(int order, uint64_t seed, int64_t max_blocks)
 // Leaves out the barrier at this place from now on; an empty file name: none.
 CISDL_API void emulation_skip_barrier(const char* file, unsigned line) { machine.skipped = {file, line}; }
 
-// Every barrier reached so far, as lines "file:line". Valid until the next call.
+// Every barrier and wait for copies reached so far, as lines "file:line". Valid until the next call.
 CISDL_API const char* emulation_barriers() {
   static std::string text;
   text.clear();
   for (const Site& site : machine.sites) text += site.text() + "\n";
+  return text.c_str();
+}
+
+// Takes the bounds check of this number for true from now on; -1: none.
+CISDL_API void emulation_skip_bounds_check(int number) { skipped_bounds_check = number; }
+
+// Every bounds check reached so far, by number.
+CISDL_API const char* emulation_bounds_checks() {
+  static std::string text;
+  text.clear();
+  for (const Site& site : machine.bounds_checks) text += site.text() + "\n";
   return text.c_str();
 }
 

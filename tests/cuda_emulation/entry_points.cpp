@@ -6,6 +6,9 @@
 
 using namespace cisdl;
 
+extern "C" void* emulation_allocate(size_t size);
+extern "C" size_t emulation_free(void* data);
+
 namespace {
 
 struct Numbers {
@@ -31,6 +34,20 @@ struct Tensors {
   }
 };
 
+// Runs what wants `size` bytes of scratch memory, of which it gets no more.
+template <class Run>
+const char* with_scratch(int64_t size, const Run& run) {
+  if (size == 0) return run(nullptr);
+  void* scratch = emulation_allocate(static_cast<size_t>(size));
+  const char* error = run(scratch);
+  return emulation_free(scratch) ? "scratch memory was written before its beginning" : error;
+}
+
+template <class Args>
+const char* run_with_scratch(const Args& args) {
+  return with_scratch(cuda::scratch_bytes(args), [&](void* scratch) { return cuda::run(args, scratch, nullptr); });
+}
+
 // In braces, arguments are evaluated from left to right.
 template <class T>
 const char* call(const char* name, Numbers n, Tensors t) {
@@ -39,7 +56,7 @@ const char* call(const char* name, Numbers n, Tensors t) {
   if (is("linear_backward_input"))
     return cuda::run(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t}, nullptr);
   if (is("linear_backward_weight"))
-    return cuda::run(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
+    return run_with_scratch(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
   if (is("conv2d_forward"))
     return cuda::run(
         Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0) : T(kNoLeast)},
@@ -47,7 +64,7 @@ const char* call(const char* name, Numbers n, Tensors t) {
   if (is("conv2d_backward_input"))
     return cuda::run(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t}, nullptr);
   if (is("conv2d_backward_weight"))
-    return cuda::run(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t}, nullptr);
+    return run_with_scratch(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
   if (is("max_pool2d_forward"))
     return cuda::run(
         MaxPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), n() != 0, t, t, t}, nullptr);
@@ -114,11 +131,46 @@ const char* call(const char* name, Numbers n, Tensors t) {
   return "unknown problem";
 }
 
+template <class Args>
+const char* call_mma(const Args& args) {
+  const int64_t size = cuda::mma_scratch(args);
+  if (size < 0) return "not for tensor cores";
+  return with_scratch(size, [&](void* scratch) { return cuda::run_mma(args, scratch, nullptr); });
+}
+
+template <class T>
+const char* call_mma(const char* name, Numbers n, Tensors t) {
+  const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if (is("linear_forward")) return call_mma(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("linear_backward_input")) return call_mma(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
+  if (is("linear_backward_weight"))
+    return call_mma(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("conv2d_forward"))
+    return call_mma(
+        Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0.0f) : T(kNoLeast)});
+  if (is("conv2d_backward_input"))
+    return call_mma(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t});
+  if (is("conv2d_backward_weight"))
+    return call_mma(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
+  return "not for tensor cores";
+}
+
 }  // namespace
 
-// nullptr, or what went wrong.
-extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, bool is_double,
+// nullptr, or what went wrong. `kind`: float, double, or on tensor cores BFloat16, Float16, float as TF32.
+extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, int kind,
                                                                             const int64_t* numbers,
                                                                             void* const* tensors) {
-  return is_double ? call<double>(problem, {numbers}, {tensors}) : call<float>(problem, {numbers}, {tensors});
+  switch (kind) {
+    case 0:
+      return call<float>(problem, {numbers}, {tensors});
+    case 1:
+      return call<double>(problem, {numbers}, {tensors});
+    case 2:
+      return call_mma<cuda::BFloat16>(problem, {numbers}, {tensors});
+    case 3:
+      return call_mma<cuda::Float16>(problem, {numbers}, {tensors});
+    default:
+      return call_mma<float>(problem, {numbers}, {tensors});
+  }
 }

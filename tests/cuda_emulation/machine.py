@@ -14,8 +14,17 @@ from torch import Tensor
 Number = int | bool
 
 
+# What emulation_run calls the number types: the last three are for tensor cores.
+KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+TF32 = 4
+
+
 class EmulationError(RuntimeError):
     """A launch that failed: the emulator noticed something."""
+
+
+class NotForTensorCores(EmulationError):
+    """The launcher says so itself: another kernel has to take this problem."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +53,38 @@ def _flat(tensor: Tensor, channels_last: bool) -> Tensor:
 class Machine:
     def __init__(self, library: Path) -> None:
         self._lib = ctypes.CDLL(str(library))
-        for name in ("emulation_run", "emulation_faulty", "emulation_barriers"):
-            getattr(self._lib, name).restype = ctypes.c_char_p
+        for name in ("run", "faulty", "barriers", "bounds_checks"):
+            getattr(self._lib, f"emulation_{name}").restype = ctypes.c_char_p
         self._lib.emulation_allocate.restype = ctypes.c_void_p
         self._lib.emulation_free.restype = ctypes.c_size_t
         self.configure(ORDERS[0])
+        self.on_tensor_cores = 0  # how many problems ran there
 
     def configure(self, order: Order) -> None:
         seed, max_blocks = ctypes.c_uint64(order.seed), ctypes.c_int64(order.max_blocks)
         self._lib.emulation_configure(order.code, seed, max_blocks)
 
+    @staticmethod
+    def _places(text: bytes) -> list[tuple[str, int]]:
+        lines = (line.rpartition(":") for line in text.decode().split())
+        return [(file, int(line)) for file, _, line in lines]
+
     def barriers(self) -> list[tuple[str, int]]:
-        """Every barrier reached so far: file and line."""
-        lines = self._lib.emulation_barriers().decode().split()
-        return [(file, int(line)) for file, _, line in (text.rpartition(":") for text in lines)]
+        """Every barrier, and wait for asynchronous copies, reached so far: file and line."""
+        return self._places(self._lib.emulation_barriers())
+
+    def bounds_checks(self) -> list[tuple[str, int]]:
+        """Every bounds check (CISDL_INSIDE) reached so far: file and line."""
+        return self._places(self._lib.emulation_bounds_checks())
+
+    @contextmanager
+    def without_bounds_check(self, number: int) -> Iterator[None]:
+        """The check at this index of ``bounds_checks`` is taken for true."""
+        self._lib.emulation_skip_bounds_check(number)
+        try:
+            yield
+        finally:
+            self._lib.emulation_skip_bounds_check(-1)
 
     @contextmanager
     def without_barrier(self, file: str, line: int) -> Iterator[None]:
@@ -97,13 +124,16 @@ class Machine:
         outputs: Sequence[Tensor | None],
         channels_last: bool = False,
         updated: Sequence[Tensor] = (),
+        tf32: bool = False,
     ) -> None:
         """Runs a problem: its numbers, then its tensors, in the order of its struct; None is a null pointer.
 
         Inputs are read-only for the kernel. ``updated``, which come after the inputs, it may read and write.
-        Outputs hold NaN until it writes them. Both are changed in place.
+        Outputs hold NaN until it writes them. Both are changed in place. bfloat16, float16 and, with
+        ``tf32``, float32 run on tensor cores; `NotForTensorCores` if they cannot.
         """
         dtype = next(tensor.dtype for tensor in (*inputs, *updated, *outputs) if tensor is not None)
+        kind = TF32 if tf32 else KINDS[dtype]
         tensors = [(tensor, True, True) for tensor in inputs]
         tensors += [(tensor, True, False) for tensor in updated]
         tensors += [(tensor, False, False) for tensor in outputs]
@@ -120,12 +150,15 @@ class Machine:
                     views.append((tensor, view))
             error = self._lib.emulation_run(
                 problem.encode(),
-                ctypes.c_bool(dtype == torch.float64),
+                ctypes.c_int(kind),
                 (ctypes.c_int64 * len(numbers))(*map(int, numbers)),
                 (ctypes.c_void_p * len(addresses))(*addresses),
             )
+            if error == b"not for tensor cores":
+                raise NotForTensorCores(problem)
             if error:
                 raise EmulationError(f"{problem}: {error.decode()}")
+            self.on_tensor_cores += kind > KINDS[torch.float64]
             for tensor, view in views:
                 if channels_last and tensor.dim() == 4:
                     n, c, h, w = tensor.shape

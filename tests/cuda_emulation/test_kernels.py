@@ -10,9 +10,9 @@ from cisdl_ops import tolerance
 from cisdl_ops.cases import CASES, OPS, Case, select
 from cisdl_ops.reference import Pair
 
-from .build import CUDA
 from .emulated import Emulated, as_pair
-from .machine import ORDERS, EmulationError, Machine
+from .machine import ORDERS, Machine
+from .test_tensor_cores import CASES as TENSOR_CORE_CASES
 
 
 def _name(value: object) -> str:
@@ -144,35 +144,19 @@ def test_lstm_cell_with_one_grad_output(machine: Machine) -> None:
             torch.testing.assert_close(ours, expected.to(ours).expand_as(ours))
 
 
-# Cases that reach every barrier of csrc/cuda, and go round every loop that a barrier protects more than once.
-BARRIER_CASES = ("linear/odd_blocks", "conv2d/resnet_like")
-
-
-def test_every_barrier_is_needed(machine: Machine) -> None:
-    """Without any one __syncthreads, some order of threads gives another result: the orders find races."""
-
-    def outcomes() -> list[torch.Tensor]:
-        results: list[torch.Tensor] = []
-        for identifier in BARRIER_CASES:
-            case = _case(identifier)
-            for channels_last in _image_layouts(case):
-                function = Emulated(machine, channels_last).function(case.op)
-                results += tolerance.run(case, function, case.inputs(requires_grad=True)).tensors.values()
-        return results
-
-    machine.configure(ORDERS[0])
-    expected = outcomes()
-    barriers = [(file, line) for file, line in machine.barriers() if (CUDA / file).exists()]
-    assert {file for file, _ in barriers} == {"gemm.cuh", "sums.cuh"}
-    for file, line in barriers:
-        noticed = False
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=_name)
+@pytest.mark.parametrize("case", [one for one in TENSOR_CORE_CASES if "split" in one.name], ids=_name)
+def test_split_depth(case: Case, dtype: torch.dtype, machine: Machine) -> None:
+    """Gradients of weights whose depth is cut in slices: right, and the same bits in every order."""
+    inputs = case.inputs(dtype, requires_grad=True)
+    exact = tolerance.exact(case, inputs)
+    by_torch = tolerance.run(case, OPS[case.op].torch, tolerance.copies(inputs))
+    for channels_last in _image_layouts(case):
+        outcomes = []
         for order in ORDERS:
             machine.configure(order)
-            with machine.without_barrier(file, line):
-                try:
-                    noticed = not all(map(torch.equal, outcomes(), expected))
-                except EmulationError:
-                    noticed = True
-            if noticed:
-                break
-        assert noticed, f"no order of threads notices that the barrier at {file}:{line} is missing"
+            outcomes.append(tolerance.run(case, Emulated(machine, channels_last).function(case.op), inputs))
+        compared = tolerance.compare(outcomes[0], by_torch, exact)
+        assert not [one.complaint for one in compared if one.complaint]
+        for other in outcomes[1:]:
+            assert all(map(torch.equal, other.tensors.values(), outcomes[0].tensors.values()))

@@ -97,7 +97,7 @@ def test_a_saved_trainer_goes_on_with_its_state(letters: Characters) -> None:
     trainer.step(one)
     other = letters.build(TORCH)
     other.load_state_dict(model.state_dict())
-    again = StreamTrainer(letters.config, other)
+    again = StreamTrainer(letters.config, other, letters.share, letters.streams)
     again.load_state_dict(trainer.state_dict())
     assert torch.equal(trainer.step(two).loss, again.step(two).loss)
 
@@ -210,7 +210,7 @@ def test_shapes_parameters_and_both_backends(
             "dropout",
         )
         assert ours_or_free, name
-    trainers = [StreamTrainer(letters.config, model) for model in models]
+    trainers = [StreamTrainer(letters.config, model, letters.share, letters.streams) for model in models]
     for stretch, _ in zip(letters.batches(1), range(3), strict=False):
         losses = [float(trainer.step(stretch).loss) for trainer in trainers]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)

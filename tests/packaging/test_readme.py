@@ -47,6 +47,10 @@ def test_table_of_models_is_what_the_runs_say() -> None:
     }
 
 
+def test_floors_of_cuda_kernels_are_what_the_table_says() -> None:
+    assert script("cuda_floors").section() in (ROOT / "docs" / "cuda.md").read_text()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_exist(page: Path) -> None:
     """Files beside the page, and the headings in them that links name."""

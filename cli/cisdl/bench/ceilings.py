@@ -16,6 +16,7 @@ import torch
 from cisdl.bench.timing import Clock, clock_for
 
 SIZES = tuple(1 << power for power in range(18, 29, 2))  # bytes moved: 256 KiB ... 256 MiB
+GPU_SIZES = (*SIZES, 1 << 30)  # 256 MiB are over before a GPU's memory is at its best
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def measure_bandwidth(device: torch.device, clock: Clock, size: int) -> float:
 
 def measure_gflops(device: torch.device, dtype: torch.dtype, clock: Clock) -> tuple[float, str]:
     if device.type == "cuda":
-        size = 8192 if dtype is torch.float32 else 2048
+        size = 2048 if dtype is torch.float64 else 8192
         a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
         return 2 * size**3 / best_seconds(lambda: a @ b, clock, 1) / 1e9, f"torch.matmul of {size} x {size}"
     from cisdl_ops import _C
@@ -79,4 +80,5 @@ def measure(device: torch.device, dtype: torch.dtype) -> Ceilings:
     """Both ceilings, with the number of threads torch is set to."""
     clock = clock_for(device)
     gflops, source = measure_gflops(device, dtype, clock)
-    return Ceilings(gflops, source, {size: measure_bandwidth(device, clock, size) for size in SIZES})
+    sizes = GPU_SIZES if device.type == "cuda" else SIZES
+    return Ceilings(gflops, source, {size: measure_bandwidth(device, clock, size) for size in sizes})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cisdl.bench.results import Row
+from cisdl.bench.graphs import captured
+from cisdl.bench.results import IN_A_GRAPH, Row
 from cisdl.bench.timing import Clock, Effort, Timing, interleave
 from cisdl.bench.verify import require_agreement
 from cisdl_ops.cases import Case, Function, Pass, op_of
@@ -41,6 +43,7 @@ class Settings:
     together: bool = False  # one row of forward and backward in turn
     cold: Clock | None = None  # for a second row of each pass, or the only one, with nothing in the caches
     hot: bool = True
+    graphs: bool = False  # on a GPU, both sides as CUDA graphs, too
 
     @property
     def clocks(self) -> dict[str, Clock]:
@@ -136,6 +139,12 @@ def time_pass(
             names.append((provider, layout))
             calls.append(make(case, function, tensors))
     names, calls = without_hopeless(names, calls, clock)
+    if settings.graphs:
+        for provider, layout in list(names):
+            tensors = case.inputs(settings.dtype, settings.device, LAYOUTS[layout], requires_grad=part.wrt)
+            prepare = partial(make, case, functions[provider], tensors)
+            names.append((provider + IN_A_GRAPH, layout))
+            calls.append(captured(prepare, settings.device))
     samples = interleave(calls, clock, settings.effort)
     timings = [Timing(*name, seconds) for name, seconds in zip(names, samples, strict=True)]
     row = Row(

@@ -17,6 +17,7 @@ from cisdl_ops.cases import NETWORKS, network_of
 from cisdl_ops.cases.axes import axes_of
 
 SCHEMA = 1
+IN_A_GRAPH = " in a graph"  # appended to a provider's name
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,13 @@ class Row:
             else None
         )
 
+    @property
+    def ratio_in_graphs(self) -> Ratio | None:
+        """As ``ratio``, both sides replayed as CUDA graphs."""
+        if not self.has("ours" + IN_A_GRAPH):
+            return None
+        return speedup(self.best("torch" + IN_A_GRAPH).seconds, self.best("ours" + IN_A_GRAPH).seconds)
+
     def fraction_of_ceiling(self, ceilings: Ceilings) -> float | None:
         """Of the best that arithmetic and memory allow; above 1 if less is computed or moved than counted."""
         if not self.bytes:
@@ -68,7 +76,7 @@ class Row:
 
     def as_json(self, ceilings: Ceilings) -> dict[str, Any]:
         ours = self.best("ours").median
-        compiled = self.ratio_to_compiled
+        compiled, graphs = self.ratio_to_compiled, self.ratio_in_graphs
         return {
             "case": self.case,
             "part": self.part,
@@ -84,6 +92,7 @@ class Row:
             "speedup": asdict(self.ratio),
             "verdict": self.ratio.verdict,
             "speedup_over_compiled": asdict(compiled) if compiled else None,
+            **({"speedup_in_graphs": asdict(graphs)} if graphs else {}),
             "gflops": self.flops / ours / 1e9 if self.flops else None,
             "gbytes": self.bytes / ours / 1e9 if self.bytes else None,
             "fraction_of_ceiling": self.fraction_of_ceiling(ceilings),

@@ -60,6 +60,7 @@ def rate_cell(row: Row, ceilings: Ceilings) -> tuple[str, str]:
 def rows_table(rows: Sequence[Row], ceilings: Ceilings, title: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     compiled = any(row.has("compiled") for row in rows)
+    graphs = any(row.ratio_in_graphs for row in rows)
     for name in ("case", "pass"):
         table.add_column(name, no_wrap=True)
     for name in (
@@ -67,13 +68,14 @@ def rows_table(rows: Sequence[Row], ceilings: Ceilings, title: str) -> Table:
         "torch",
         "speed-up",
         *(("over compiled",) if compiled else ()),
+        *(("in graphs",) if graphs else ()),
         "rate",
         "of ceiling",
     ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("implementation", no_wrap=True)
     for row in rows:
-        over = row.ratio_to_compiled
+        over, in_graphs = row.ratio_to_compiled, row.ratio_in_graphs
         table.add_row(
             row.case.split("/", 1)[1],
             row.part_in_words,
@@ -81,6 +83,7 @@ def rows_table(rows: Sequence[Row], ceilings: Ceilings, title: str) -> Table:
             timing_cell(row.best("torch")),
             ratio_cell(row.ratio),
             *((ratio_cell(over) if over else "",) if compiled else ()),
+            *((ratio_cell(in_graphs) if in_graphs else "",) if graphs else ()),
             *rate_cell(row, ceilings),
             row.implementation,
         )

@@ -93,6 +93,7 @@ class BenchCommand(click.Command):
 )
 @click.option("--quick", is_flag=True, help="A part of the cases, a quarter of the time each.")
 @click.option("--compile", "compiled", is_flag=True, help="Against torch.compile, too.")
+@click.option("--graphs", is_flag=True, help="On a GPU: both sides as CUDA graphs, too.")
 @click.option(
     "--tune", "tuned", is_flag=True, help="Implementations chosen by cisdl_ops.tune(), not by rule."
 )
@@ -116,6 +117,7 @@ def bench(
     threads: int | None,
     quick: bool,
     compiled: bool,
+    graphs: bool,
     tuned: bool,
     path: Path | None,
     save: bool,
@@ -146,6 +148,8 @@ def bench(
             f"--cache: expected nothing on a GPU, whose cache is overwritten before every call, got {cache}; "
             "leave it out"
         )
+    if graphs and where.type != "cuda":
+        raise UsageError(f"--graphs: expected --device cuda, got {device}")
     count = devices.prepare(where, threads)
 
     import torch
@@ -172,7 +176,9 @@ def bench(
         together=mode == "fwd_bwd",
         cold=timing.clock_for(where, "cold") if cache in ("cold", "both") else None,
         hot=cache != "cold",
+        graphs=graphs,
     )
+    torch.backends.cudnn.benchmark = where.type == "cuda"  # torch's best: cuDNN tries its algorithms first
     cisdl_ops.tune(tuned, cache=False)
     environment = describe(where, count)
     limits = ceilings.measure(where, settings.dtype)
@@ -194,6 +200,7 @@ def bench(
         "dtype": dtype,
         "quick": quick,
         "compile": compiled,
+        **({"graphs": True} if graphs else {}),
         "tune": tuned,
         "axis": {name: list(sizes) for name, sizes in parse(axes).items()},
         "cache": cache or ("overwritten" if where.type == "cuda" else "hot"),

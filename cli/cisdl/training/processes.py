@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -155,8 +156,12 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def is_loss_of_another(error: BaseException) -> bool:
     """Whether an exception says no more than that another process has ended."""
-    text = str(error)
-    return _store is not None and isinstance(error, RuntimeError) and "gloo" in text and "peer" in text
+    if _store is None or not isinstance(error, RuntimeError):
+        return False
+    text = str(
+        error
+    )  # "...gloo/transport/tcp/pair.cc:547] Connection closed by peer"; NCCL: "remote process exited"
+    return ("gloo" in text and "peer" in text) or "remote process" in text
 
 
 # data and gradients
@@ -184,6 +189,8 @@ def parallel(model: nn.Module) -> nn.Module:
         return model
     from cisdl.training import batch_norm
 
+    # Of one channel a layout is any other too, and the gradient's need not be called what the weight's is.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return nn.parallel.DistributedDataParallel(batch_norm.joined(model))
 
 

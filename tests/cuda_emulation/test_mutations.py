@@ -1,0 +1,116 @@
+"""Mutations of the CUDA kernels: without any one barrier, wait or bounds check, the cases here notice.
+
+What is left out is left out at run time, by its place in the source, so nothing is compiled anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+import pytest
+import torch
+
+from cisdl_ops import tolerance
+from cisdl_ops.cases import CASES, OPS, Case
+
+from .build import CUDA
+from .emulated import Emulated
+from .machine import ORDERS, EmulationError, Machine
+from .test_tensor_cores import CASES as TENSOR_CORE_CASES
+
+Run = Callable[[], list[torch.Tensor]]
+
+
+def _named(*identifiers: str) -> list[Case]:
+    found = {case.id: case for case in (*CASES, *TENSOR_CORE_CASES)}
+    return [found[identifier] for identifier in identifiers]
+
+
+# Cases that reach every place, and go round every loop that a barrier protects more than once.
+FLOAT_CASES = _named(
+    "linear/odd_blocks",
+    "conv2d/resnet_like",
+    "conv2d/stride_pair",
+    "max_pool2d/ceil_padding",
+    "max_pool2d/dilation_padding",
+    "avg_pool2d/ceil_padding",
+)
+TENSOR_CORES = _named(
+    "conv2d/tensor_cores_padded",
+    "linear/tensor_cores_tiles",
+    "linear/tensor_cores_split",
+    "conv_transpose2d/tensor_cores_transposed",
+)
+
+
+def _runs(machine: Machine) -> list[Run]:
+    def outcome(case: Case, dtype: torch.dtype, channels_last: bool) -> list[torch.Tensor]:
+        function = Emulated(machine, channels_last).function(case.op)
+        return list(tolerance.run(case, function, case.inputs(dtype, requires_grad=True)).tensors.values())
+
+    runs = [
+        partial(outcome, case, torch.float32, channels_last)
+        for case in FLOAT_CASES
+        for channels_last in ((False, True) if OPS[case.op].images else (False,))
+    ]
+
+    def gather() -> list[torch.Tensor]:
+        """From places of which some are none."""
+        input = torch.arange(1.0, 49.0).view(1, 2, 4, 6)
+        places = torch.tensor([[5, -1, 23], [0, 7, -1]]).expand(1, 2, 2, 3).contiguous()
+        return [Emulated(machine).max_pool2d_gather(input, places, kernel_size=2)]
+
+    return [*runs, gather, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
+
+
+@pytest.fixture(scope="module")
+def noticed(machine: Machine) -> Callable[[AbstractContextManager[None]], bool]:
+    """Whether a run in some order fails, or gives other bits, with a mutation."""
+    runs = _runs(machine)
+    machine.configure(ORDERS[0])
+    expected = [run() for run in runs]
+
+    def different(run: Run, right: Sequence[torch.Tensor]) -> bool:
+        try:
+            return not all(map(torch.equal, run(), right))
+        except EmulationError:
+            return True
+
+    def any_different(mutation: AbstractContextManager[None]) -> bool:
+        with mutation:
+            for run, right in zip(runs, expected, strict=True):
+                for order in ORDERS:
+                    machine.configure(order)
+                    if different(run, right):
+                        return True
+        return False
+
+    return any_different
+
+
+def _of_kernels(places: Sequence[tuple[str, int]]) -> Iterator[tuple[int, str, int]]:
+    return ((i, file, line) for i, (file, line) in enumerate(places) if (CUDA / file).exists())
+
+
+def test_every_barrier_and_wait_is_needed(machine: Machine, noticed: Callable[..., bool]) -> None:
+    """Without any one __syncthreads or wait for copies, some order of threads gives another result."""
+    places = list(_of_kernels(machine.barriers()))
+    assert {file for _, file, _ in places} == {"gemm.cuh", "mma_gemm.cuh", "sums.cuh"}
+    missed = [(file, line) for _, file, line in places if not noticed(machine.without_barrier(file, line))]
+    assert not missed, "nobody notices their absence"
+
+
+def test_every_bounds_check_is_needed(machine: Machine, noticed: Callable[..., bool]) -> None:
+    """With any one bounds check taken for true, a run reads or writes outside, or is wrong."""
+    places = list(_of_kernels(machine.bounds_checks()))
+    written = {
+        (path.name, number)
+        for path in CUDA.glob("*.cu*")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if "CISDL_INSIDE(" in line and "#define" not in line
+    }
+    assert {(file, line) for _, file, line in places} == written, "every check is reached"
+    missed = [(file, line) for i, file, line in places if not noticed(machine.without_bounds_check(i))]
+    assert not missed, "nobody notices their absence"

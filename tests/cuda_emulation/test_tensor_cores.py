@@ -1,0 +1,128 @@
+"""The tensor core kernels, emulated: fragments, swizzled tiles, copies under way, split depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cisdl_ops import tolerance
+from cisdl_ops.cases import OPS, Case
+
+from .emulated import Emulated
+from .machine import ORDERS, Machine
+
+
+def _case(name: str, op: str, shapes: dict[str, tuple[int, ...]], **kwargs: Any) -> Case:
+    return Case(op, f"tensor_cores_{name}", shapes, kwargs)
+
+
+def _linear(name: str, batch: int, inputs: int, outputs: int) -> Case:
+    shapes = {"input": (batch, inputs), "weight": (outputs, inputs), "bias": (outputs,)}
+    return _case(name, "linear", shapes)
+
+
+def _conv(name: str, input: tuple[int, ...], weight: tuple[int, ...], **kwargs: Any) -> Case:
+    transposed = kwargs.pop("transposed", False)
+    bias = weight[1] * kwargs.get("groups", 1) if transposed else weight[0]
+    op = "conv_transpose2d" if transposed else "conv2d"
+    return _case(name, op, {"input": input, "weight": weight, "bias": (bias,)}, **kwargs)
+
+
+# Sizes that are no multiple of a tile or step in any of the three products, both widths of tiles, depths of
+# one step and of many; the depth of the weight gradients of the two "split" ones is cut into slices.
+CASES = (
+    _linear("small", 3, 16, 8),
+    _linear("wide", 40, 104, 200),
+    _linear("tiles", 136, 104, 136),
+    _linear("split", 1100, 16, 24),
+    _conv("padded", (2, 16, 9, 11), (24, 16, 3, 3), padding=1, activation="relu"),
+    _conv("strided_groups", (2, 32, 10, 9), (48, 16, 3, 2), stride=2, padding=(2, 1), groups=2),
+    _conv("dilated", (1, 8, 12, 13), (8, 8, 3, 3), dilation=2, padding=2),
+    _conv("pointwise", (2, 24, 12, 12), (80, 24, 1, 1)),
+    _conv("same", (1, 8, 7, 7), (16, 8, 4, 2), padding="same"),
+    _conv("split", (5, 8, 16, 16), (8, 8, 3, 3), padding=1),
+    _conv("transposed", (2, 16, 5, 6), (16, 8, 4, 4), stride=2, padding=1, transposed=True),
+)
+# What tensor cores leave to others: no whole chunks of 16 bytes.
+REFUSED = (
+    _linear("odd", 5, 18, 7),
+    _conv("odd", (2, 6, 7, 7), (10, 6, 3, 3)),
+    _conv("odd_groups", (1, 24, 6, 6), (24, 6, 3, 3), groups=4),
+)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch about itself
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("case", [*CASES, *REFUSED], ids=lambda case: case.id)
+def test_reduced_precision(case: Case, dtype: torch.dtype, machine: Machine) -> None:
+    """Within the error that torch earns in the same precision, the same bits in every order."""
+    inputs = case.inputs(dtype, requires_grad=True)
+    exact = tolerance.exact(case, inputs)
+    by_torch = tolerance.run(case, OPS[case.op].torch, tolerance.copies(inputs))
+    function = Emulated(machine).function(case.op)
+    first: tolerance.Outcome | None = None
+    for order in ORDERS:
+        machine.configure(order)
+        before = machine.on_tensor_cores
+        outcome = tolerance.run(case, function, inputs)
+        assert machine.on_tensor_cores - before == (0 if case in REFUSED else 3)
+        first = first or outcome
+        complaints = [one.complaint for one in tolerance.compare(outcome, by_torch, exact) if one.complaint]
+        assert not complaints, f"{order.name}: {complaints}"
+        for name, tensor in outcome.tensors.items():
+            assert torch.equal(tensor, first.tensors[name]), f"{name} differs in {order.name} order"
+
+
+def _as_tf32(tensor: Tensor) -> Tensor:
+    """The numbers that TF32 has, so that products of them are exact in float32."""
+    return ((tensor.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_tf32(case: Case, machine: Machine) -> None:
+    """Of numbers that TF32 has, the result is as good as float32's, gradients included."""
+    inputs = {name: _as_tf32(tensor).requires_grad_() for name, tensor in case.inputs().items()}
+    exact_inputs = tolerance.copies(inputs, torch.float64)
+    [exact] = case.call(OPS[case.op].torch, exact_inputs)
+    [by_torch] = case.call(OPS[case.op].torch, inputs)
+    incoming = _as_tf32(torch.randn(exact.shape, generator=torch.Generator().manual_seed(3)))
+    exact_grads = torch.autograd.grad(exact, list(exact_inputs.values()), incoming.double())
+    torch_grads = torch.autograd.grad(by_torch, list(inputs.values()), incoming)
+    for order in ORDERS:
+        machine.configure(order)
+        before = machine.on_tensor_cores
+        [ours] = case.call(Emulated(machine, tf32=True).function(case.op), inputs)
+        grads = torch.autograd.grad(ours, list(inputs.values()), incoming)
+        assert machine.on_tensor_cores == before + 3
+        results = [("output", ours, by_torch, exact)]
+        results += zip(inputs, grads, torch_grads, exact_grads, strict=True)
+        for name, result, other, right in results:
+            compared = tolerance.compare_tensor(name, result.detach(), other.detach(), right.detach())
+            assert not compared.complaint, f"{order.name}: {compared.complaint}"
+
+
+def test_tf32_rounds_to_nearest(machine: Machine) -> None:
+    """Tensor cores cut a float off; unrounded factors would make every product too small."""
+    generator = torch.Generator().manual_seed(0)
+    input, weight = (torch.rand(64, 32, generator=generator) + 1 for _ in range(2))
+    result = Emulated(machine, tf32=True).linear(input, weight)
+    exact = input.double() @ weight.double().T
+    assert ((result - exact) / exact).mean().abs() < 2e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_conversions(dtype: torch.dtype, machine: Machine) -> None:
+    """Sums of two numbers are rounded as torch rounds, subnormal, overflowing, infinite and NaN ones too."""
+    bits = torch.arange(-(2**15), 2**15, 37, dtype=torch.int32).to(torch.int16)
+    numbers = bits.view(dtype)
+    input = torch.zeros(numbers.numel(), 8, dtype=dtype)
+    input[:, 0], input[:, 1] = numbers, numbers.roll(5)
+    weight = torch.zeros(8, 8, dtype=dtype)
+    weight[0, :2] = 1
+    expected = (numbers.float() + numbers.roll(5).float()).to(dtype)
+    result = Emulated(machine).linear(input, weight)[:, 0]
+    torch.testing.assert_close(result, expected, rtol=0, atol=0, equal_nan=True)
