@@ -73,7 +73,7 @@ def test_bash_completes(folder: Path) -> None:
         "cisdl bench conv2d/len": ["conv2d/lenet_conv1_b64", "conv2d/lenet_conv2_b64"],
         "cisdl bench model/mlp_": ["model/mlp_accelerated"],
         "cisdl check rnn": ["rnn_tanh_cell", "rnn_relu_cell"],
-        "cisdl bench --mode f": ["fwd"],
+        "cisdl bench --mode f": ["fwd", "fwd_bwd"],
         "cisdl completion f": ["fish"],
         "cisdl trian --": [],  # a mistake is not answered while it is typed
         "cisdl nothing here": [],

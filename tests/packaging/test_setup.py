@@ -30,3 +30,29 @@ def test_refusals(command: str, environment: dict[str, str], sentence: str, tmp_
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"cisdl: {sentence}"
+
+
+def test_another_torch_compiles_the_binding_anew(tmp_path: Path) -> None:
+    """A torch that was upgraded in place has the same paths, and ninja compares nothing but the command."""
+    script = (
+        "import sys, types, torch\n"
+        "from pathlib import Path\n"
+        "sys.modules['setuptools'].setup = lambda **_: None\n"
+        "torch.__version__ = sys.argv[1]\n"
+        "module = types.ModuleType('build_script')\n"
+        "sys.modules['build_script'] = module\n"
+        "vars(module)['__file__'] = 'setup.py'\n"
+        "exec(Path('setup.py').read_text(), vars(module))\n"
+        "module.BUILD = Path(sys.argv[2])\n"
+        "module.write_ninja('g++', {'baseline': ''}, None)\n"
+    )
+    written = []
+    for version in ("2.13.0+cpu", "2.13.1+cu130"):
+        folder = tmp_path / version
+        folder.mkdir()
+        command = [sys.executable, "-c", f"import setuptools\n{script}", version, str(folder)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        lines = (folder / "build.ninja").read_text().split("build ")
+        written.append([line for line in lines if line.startswith("ops/")])
+    assert len(written[0]) > 5
+    assert all(one != other for one, other in zip(*written, strict=True))
