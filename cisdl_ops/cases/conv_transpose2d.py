@@ -19,6 +19,8 @@ def conv_transpose2d_cases() -> Iterator[Case]:
     yield conv_transpose2d(test, "batch_0", (0, 3, 5, 5), (3, 4, 3, 3))
     yield conv_transpose2d(test, "single_pixel", (2, 5, 1, 1), (5, 7, 4, 4), bias=False)
     yield conv_transpose2d(test, "one_by_one", (2, 19, 7, 9), (19, 17, 1, 1))
+    yield conv_transpose2d(test, "one_by_one_to_few", (2, 21, 12, 16), (21, 2, 1, 1))
+    yield conv_transpose2d(test, "one_by_one_from_few", (2, 3, 12, 16), (3, 19, 1, 1))
     yield conv_transpose2d(test, "stride_pair", (2, 3, 5, 6), (3, 5, 3, 3), stride=(3, 2), padding=(1, 0))
     yield conv_transpose2d(test, "stride_over_kernel", (2, 3, 4, 3), (3, 4, 2, 2), stride=4)
     yield conv_transpose2d(
