@@ -54,7 +54,10 @@ def columns(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for result in results:
         environment = result["environment"]
         place = (*(environment[name] for name in ("processor", "isa", "threads")), forced(result))
-        column = found.setdefault(place, {**result, "rows": []})
+        column = found.setdefault(place, {**result, "rows": [], "networks": {}})
+        for name, network in result.get("networks", {}).items():
+            layers = column["networks"].get(name, {"layers": {}})["layers"] | network["layers"]
+            column["networks"][name] = {"layers": layers}
         rows = {(row["case"], row["part"], row["layout"]): row for row in column["rows"] + result["rows"]}
         column["rows"] = list(rows.values())
     return list(found.values())
