@@ -62,7 +62,16 @@ def test_both_sides_in_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ops, "captured", captured)
     settings = ops.Settings(
-        torch.device("cpu"), torch.float32, ("contiguous",), False, True, True, False, QUICK, CpuClock(), graphs=True
+        torch.device("cpu"),
+        torch.float32,
+        ("contiguous",),
+        False,
+        True,
+        True,
+        False,
+        QUICK,
+        CpuClock(),
+        graphs=True,
     )
     [case] = [case for case in CASES if case.id == CASE]
     rows = list(ops.bench_case(case, settings))
