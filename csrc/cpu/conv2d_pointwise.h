@@ -1,13 +1,15 @@
 // 1x1 convolutions in NCHW: "pointwise".
 //
 // The planes of an image are the rows of a matrix, so each image (and group) is one product of matrices where they
-// lie:
-//   forward   y  [K, P] = w   [K, C] x  [C, P]     the planes of x are read in runs, and packed by the way as
-//   gemm.h input     dx [C, P] = w^T [C, K] dy [K, P]     does it with a row-major operand: no pass that rewrites
-//   patches weight    dw [K, C] = dy  [K, P] x^T [P, C]    summed over the images; both contiguous along P
-// with K output channels, C input channels, P pixels of a plane. Up to kFewRows rows of the result are bound by
-// reading the other operand: gemm_stream.h. A dw that would leave lanes of gemm.h's tile idle is summed along the
-// lanes: gemm_dot.h.
+// lie, with K output channels, C input channels and P pixels of a plane:
+//
+//   forward   y[K, P] = w[K, C] x[C, P]
+//   input     dx[C, P] = w^T[C, K] dy[K, P]
+//   weight    dw[K, C] = dy[K, P] x^T[P, C], summed over the images; both contiguous along P
+//
+// In the first two the planes are a row-major operand, which gemm.h packs by the way: no pass rewrites patches. Up
+// to kFewRows rows of the result are bound by reading the planes: gemm_stream.h. A dw that would leave lanes of
+// gemm.h's tile idle is summed along the lanes: gemm_dot.h.
 //
 // Where dw is too small to be shared out among threads, the images are cut into a fixed number of runs with sums
 // of their own, so that the result does not depend on the number of threads.
@@ -91,6 +93,16 @@ void for_each_job(int64_t jobs, int64_t work, const Parallel& par, const F& body
   });
 }
 
+// out[rows, pixels] = w[rows, k] planes[k, pixels]
+template <class T>
+void pointwise_product(int64_t rows, int64_t k, int64_t pixels, const Lines<T>& w, const T* planes,
+                       const TileOutput<T>& out, const Parallel& par) {
+  if (rows <= kFewRows)
+    gemm_few_rows<T>(rows, pixels, k, w, planes, pixels, out, par);
+  else
+    gemm<T>({rows, pixels, k, w, lines_are_columns(planes, pixels), out}, par);
+}
+
 template <class T>
 void pointwise_forward(const Conv2dForward<T>& args, const Parallel& par) {
   const Pointwise<T> v(args.p);
@@ -98,12 +110,8 @@ void pointwise_forward(const Conv2dForward<T>& args, const Parallel& par) {
     TileOutput<T> out = {v.y(args.output, job), v.pixels};
     out.row_bias = args.bias ? args.bias + job % v.groups * v.outputs : nullptr;
     out.least = args.least;
-    const Lines<T> w = lines_are_rows(v.weight(args.weight, job), v.inputs);
-    const T* x = v.x(args.input, job);
-    if (v.outputs <= kFewRows)
-      gemm_few_rows<T>(v.outputs, v.pixels, v.inputs, w, x, v.pixels, out, threads);
-    else
-      gemm<T>({v.outputs, v.pixels, v.inputs, w, lines_are_columns(x, v.pixels), out}, threads);
+    pointwise_product<T>(v.outputs, v.inputs, v.pixels, lines_are_rows(v.weight(args.weight, job), v.inputs),
+                         v.x(args.input, job), out, threads);
   });
 }
 
@@ -111,13 +119,8 @@ template <class T>
 void pointwise_backward_input(const Conv2dBackwardInput<T>& args, const Parallel& par) {
   const Pointwise<T> v(args.p);
   for_each_job(v.jobs, v.outputs * v.inputs * v.pixels, par, [&](int64_t job, const Parallel& threads) {
-    const TileOutput<T> out = {v.x(args.grad_input, job), v.pixels};
-    const Lines<T> w = lines_are_columns(v.weight(args.weight, job), v.inputs);
-    const T* dy = v.y(args.grad_output, job);
-    if (v.inputs <= kFewRows)
-      gemm_few_rows<T>(v.inputs, v.pixels, v.outputs, w, dy, v.pixels, out, threads);
-    else
-      gemm<T>({v.inputs, v.pixels, v.outputs, w, lines_are_columns(dy, v.pixels), out}, threads);
+    pointwise_product<T>(v.inputs, v.outputs, v.pixels, lines_are_columns(v.weight(args.weight, job), v.inputs),
+                         v.y(args.grad_output, job), {v.x(args.grad_input, job), v.pixels}, threads);
   });
 }
 
