@@ -10,9 +10,9 @@
 // every element of h and of the v_t once and writes both back, so there is no buffer for the sum over t. Rows that
 // appear twice must see each other's change: a group ends before a row that it has already.
 //
-// The rows are scattered over matrices larger than the cache, so the draws run some updates ahead of the
-// arithmetic (kAhead) and prefetch what they drew: the ring below. The order of the random numbers is that of
-// word2vec.c.
+// The rows are scattered over matrices larger than the cache, so the draws run ahead of the arithmetic: a ring of
+// kAhead updates, and while one is computed the rows of the one drawn last are asked for, line by line
+// (RowsAhead). The order of the random numbers is that of word2vec.c.
 //
 // Shared negatives (Ji et al. 2016) draw once for a centre, not once for a pair. Then all h of the window against
 // all v_t is a small matrix product S = H V^T, and the updates are two more, H += G V and V += G^T H: the v_t are
@@ -33,8 +33,8 @@ using V = Vec<float>;
 constexpr int64_t W = kWidth<float>;
 constexpr int kGroup = 6;
 constexpr int64_t kMaxSentence = 1000;  // longer ones are cut, as in word2vec.c
-constexpr int64_t kAheadPairs = 8, kAheadWindows = 3;
-constexpr int64_t kLossEvery = 16;
+constexpr int64_t kAhead = 3;
+constexpr int64_t kLossEvery = 16, kLine = 16;
 
 // ---------------------------------------------------------------------------------------------- one group
 
@@ -58,6 +58,18 @@ CISDL_INLINE void products(const float* h, float* const* v, int64_t dim, float* 
   sum_lanes_of<float, N>(sum, s);
 }
 
+// Rows that a later update will read and write: asked for one cache line of each at a time while this one
+// computes. All at once they would have to wait for each other: a core waits for few lines (Zen 4: 24) at a time.
+struct RowsAhead {
+  float* const* rows;
+  int n;
+
+  CISDL_INLINE void line(int64_t k) const {
+    if (k % kLine == 0)
+      for (int t = 0; t < n; ++t) __builtin_prefetch(rows[t] + k, 1);
+  }
+};
+
 // g = lr (label - sigma(s)) of `count` scores whose labels are 0, in place; s has room for whole vectors.
 CISDL_INLINE void gradients(float* s, int64_t count, float lr) {
   const V minus = set1(-lr);
@@ -67,13 +79,14 @@ CISDL_INLINE void gradients(float* s, int64_t count, float lr) {
 // to = from + sum_t g_t v_t,  v_t += g_t h
 template <int N>
 CISDL_INLINE void update(const float* h, const float* from, float* to, float* const* v, const float* g,
-                         int64_t dim) {
+                         const RowsAhead& ahead, int64_t dim) {
   V scale[N];
 #pragma GCC unroll 8
   for (int t = 0; t < N; ++t) scale[t] = set1(g[t]);
   columns(dim, [&](int64_t k, int64_t n) __attribute__((always_inline)) {
     const V x = load_up_to(h + k, n);
     V sum = load_up_to(from + k, n);
+    ahead.line(k);
 #pragma GCC unroll 8
     for (int t = 0; t < N; ++t) {
       const V y = load_up_to(v[t] + k, n);
@@ -121,7 +134,7 @@ CISDL_NOINLINE double loss_of(const float* s, int64_t n, bool first) {
 
 // One group of h against n rows: the first has label 1 if `first`. loss: where to add it, or null.
 CISDL_INLINE void train_group(const float* h, const float* from, float* to, float* const* v, int n, bool first,
-                              float lr, int64_t dim, double* loss) {
+                              float lr, const RowsAhead& ahead, int64_t dim, double* loss) {
   with_count(n, [&](auto count) {
     constexpr int N = decltype(count)::value;
     alignas(kVecBytes) float g[kGroup + W] = {};
@@ -129,7 +142,7 @@ CISDL_INLINE void train_group(const float* h, const float* from, float* to, floa
     if (loss) *loss += loss_of(g, N, first);
     gradients(g, N, lr);
     if (first) g[0] += lr;
-    update<N>(h, from, to, v, g, dim);
+    update<N>(h, from, to, v, g, ahead, dim);
   });
 }
 
@@ -158,8 +171,10 @@ CISDL_INLINE void window_products(float* const* h, int64_t m, float* const* v, i
 
 // Columns k to k + U W (the last vector: n of them): h_i += sum_t g_it v_t,  v_t += sum_i g_it h_i
 template <int N, int U>
-CISDL_INLINE void window_columns(float* const* h, int64_t m, float* const* v, const float* g, int64_t k,
-                                 int64_t n) {
+CISDL_INLINE void window_columns(float* const* h, int64_t m, float* const* v, const float* g,
+                                 const RowsAhead& ahead, int64_t k, int64_t n) {
+#pragma GCC unroll 2
+  for (int u = 0; u < U; ++u) ahead.line(k + u * W);
   V y[N][U], change[N][U];
 #pragma GCC unroll 8
   for (int t = 0; t < N; ++t)
@@ -196,7 +211,7 @@ CISDL_INLINE void window_columns(float* const* h, int64_t m, float* const* v, co
 
 // All h of a window against n rows. g: room for m n scores and a vector.
 CISDL_INLINE void train_window(float* const* h, int64_t m, float* const* v, int n, bool first, float lr,
-                               int64_t dim, float* g, double* loss) {
+                               const RowsAhead& ahead, int64_t dim, float* g, double* loss) {
   with_count(n, [&](auto count) {
     constexpr int N = decltype(count)::value;
     window_products<N>(h, m, v, dim, g);
@@ -207,9 +222,9 @@ CISDL_INLINE void train_window(float* const* h, int64_t m, float* const* v, int 
       for (int64_t i = 0; i < m; ++i) g[i * N] += lr;
     constexpr int U = kNumRegisters == 32 ? 2 : 1;
     int64_t k = 0;
-    for (; k + U * W <= dim; k += U * W) window_columns<N, U>(h, m, v, g, k, W);
-    for (; k + W <= dim; k += W) window_columns<N, 1>(h, m, v, g, k, W);
-    if (k < dim) window_columns<N, 1>(h, m, v, g, k, dim - k);
+    for (; k + U * W <= dim; k += U * W) window_columns<N, U>(h, m, v, g, ahead, k, W);
+    for (; k + W <= dim; k += W) window_columns<N, 1>(h, m, v, g, ahead, k, W);
+    if (k < dim) window_columns<N, 1>(h, m, v, g, ahead, k, dim - k);
   });
 }
 
@@ -229,8 +244,8 @@ struct Worker {
   uint64_t random;
   Word2VecReport report;
   int32_t* sentence;  // [kMaxSentence]
-  Item* ring;         // [ahead]
-  int64_t ahead, drawn, trained;
+  Item* ring;         // [kAhead]
+  int64_t drawn, trained;
   float** rows;         // [2 window]
   float* scores;        // [2 window kGroup + W]
   float *mean, *error;  // [dim]
@@ -254,8 +269,8 @@ struct Worker {
 
   // The next free item of the ring; the oldest is trained if there is none.
   Item& claim() {
-    if (drawn - trained == ahead) train(ring[trained++ % ahead]);
-    return ring[drawn % ahead];
+    if (drawn - trained == kAhead) train(ring[trained++ % kAhead]);
+    return ring[drawn % kAhead];
   }
 
   void draw_targets(Item& item, int32_t centre) {
@@ -267,15 +282,23 @@ struct Worker {
       const int32_t word = rest < t.threshold[column] ? static_cast<int32_t>(column) : t.alias[column];
       if (word == centre) continue;
       item.target[item.targets++] = word;
-      prefetch(output(word));
     }
     ++drawn;
   }
 
-  // Splits the targets into groups without a repeated row; f(rows, n, first).
+  // Rows of the item drawn last, as many as a group takes. The centre's own row is there already.
+  RowsAhead rows_ahead(int64_t begin, float** rows_of) const {
+    if (trained + kAhead - 1 > drawn) return {};
+    const Item& last = ring[(drawn - 1) % kAhead];
+    int n = 0;
+    for (int64_t i = begin + 1; n < kGroup && i < last.targets; ++i) rows_of[n++] = output(last.target[i]);
+    return {rows_of, n};
+  }
+
+  // Splits the targets into groups without a repeated row; f(rows, n, first, rows ahead).
   template <class F>
   void groups(const Item& item, bool apart, F&& f) {
-    float* rows_of[kGroup];
+    float *rows_of[kGroup], *later[kGroup];
     int64_t begin = 0;
     while (begin < item.targets) {
       int n = 0;
@@ -291,7 +314,7 @@ struct Worker {
         seen |= bit;
         rows_of[n] = output(word);
       }
-      f(rows_of, n, begin == 0);
+      f(rows_of, n, begin == 0, rows_ahead(begin, later));
       begin += n;
     }
   }
@@ -307,16 +330,16 @@ struct Worker {
       train_mean(item, loss);
     } else if (t.shared_negatives) {
       for (int64_t i = 0; i < item.contexts; ++i) rows[i] = input(item.context[i]);
-      groups(item, false, [&](float* const* v, int n, bool first) {
-        train_window(rows, item.contexts, v, n, first, item.lr, t.dim, scores, loss);
+      groups(item, false, [&](float* const* v, int n, bool first, const RowsAhead& ahead) {
+        train_window(rows, item.contexts, v, n, first, item.lr, ahead, t.dim, scores, loss);
       });
     } else {
       float* h = input(item.context[0]);
       bool whole = false;
-      groups(item, true, [&](float* const* v, int n, bool first) {
+      groups(item, true, [&](float* const* v, int n, bool first, const RowsAhead& ahead) {
         whole = n == item.targets;
         if (first && !whole) std::memset(error, 0, sizeof(float) * static_cast<size_t>(t.dim));
-        train_group(h, whole ? h : error, whole ? h : error, v, n, first, item.lr, t.dim, loss);
+        train_group(h, whole ? h : error, whole ? h : error, v, n, first, item.lr, ahead, t.dim, loss);
       });
       if (!whole) add(h, error);
     }
@@ -337,8 +360,8 @@ struct Worker {
       store_up_to(mean + k, sum * share, n);
       store_up_to(error + k, zero<float>(), n);
     });
-    groups(item, true, [&](float* const* v, int n, bool first) {
-      train_group(mean, error, error, v, n, first, item.lr, t.dim, loss);
+    groups(item, true, [&](float* const* v, int n, bool first, const RowsAhead& ahead) {
+      train_group(mean, error, error, v, n, first, item.lr, ahead, t.dim, loss);
     });
     for (int64_t i = 0; i < item.contexts; ++i) add(input(item.context[i]), error);
   }
@@ -389,7 +412,7 @@ struct Worker {
         }
       }
     }
-    while (trained < drawn) train(ring[trained++ % ahead]);
+    while (trained < drawn) train(ring[trained++ % kAhead]);
   }
 };
 
@@ -417,17 +440,17 @@ struct Cutter {
 
 void run_worker(const Word2VecTrain& t, int64_t index) {
   const bool windows = t.cbow || t.shared_negatives;
-  const int64_t ahead = windows ? kAheadWindows : kAheadPairs, most = 2 * t.window;
-  Worker worker{t, t.random[index], {}, nullptr, nullptr, ahead, 0, 0, nullptr, nullptr, nullptr, nullptr};
+  const int64_t most = 2 * t.window;
+  Worker worker{t, t.random[index], {}, nullptr, nullptr, 0, 0, nullptr, nullptr, nullptr, nullptr};
   const auto cut = [&](char* base) {
     Cutter cutter{base};
     worker.sentence = cutter.take<int32_t>(kMaxSentence);
-    worker.ring = cutter.take<Item>(ahead);
+    worker.ring = cutter.take<Item>(kAhead);
     worker.rows = cutter.take<float*>(most);
     worker.scores = cutter.take<float>(most * kGroup + 2 * W);
     worker.mean = cutter.take<float>(t.dim);
     worker.error = cutter.take<float>(t.dim);
-    for (int64_t i = 0; i < ahead; ++i) {
+    for (int64_t i = 0; i < kAhead; ++i) {
       int32_t* context = cutter.take<int32_t>(windows ? most : 1);
       int32_t* target = cutter.take<int32_t>(1 + t.negative);
       if (base) worker.ring[i] = {0, 0, 0, context, target};
