@@ -154,7 +154,7 @@ class _Layers(torch.nn.RNNBase):
                 outputs.append(output)
                 last.append(ended)
             input = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-        return input, tuple(torch.stack(each) for each in zip(*last, strict=True))
+        return input, tuple(map(_stacked, zip(*last, strict=True)))
 
     def _initial_states(self, input: Tensor, batch: int) -> States:
         layers = self.num_layers * (2 if self.bidirectional else 1)
@@ -231,6 +231,10 @@ def _permuted(state: Tensor, indices: Tensor | None) -> Tensor:
     return state if indices is None else state.index_select(1, indices)
 
 
+def _stacked(states: States) -> Tensor:
+    return states[0].unsqueeze(0) if len(states) == 1 else torch.stack(states)
+
+
 class LSTM(_Layers):
     """Layers of long short-term memories (Hochreiter & Schmidhuber 1997); see ``torch.nn.LSTM``.
 
@@ -257,7 +261,7 @@ class LSTM(_Layers):
         batch_sizes: Tensor | None,
         reverse: bool,
     ) -> tuple[Tensor, States]:
-        output, h, c = torch.ops.cisdl.lstm_layer(input, *states, *weights, batch_sizes, reverse)
+        output, h, c = torch.ops.cisdl.lstm_layer.default(input, *states, *weights, batch_sizes, reverse)
         return output, (h, c)
 
 
@@ -276,7 +280,7 @@ class GRU(_Layers):
         batch_sizes: Tensor | None,
         reverse: bool,
     ) -> tuple[Tensor, States]:
-        output, h = torch.ops.cisdl.gru_layer(input, *states, *weights[:4], batch_sizes, reverse)
+        output, h = torch.ops.cisdl.gru_layer.default(input, *states, *weights[:4], batch_sizes, reverse)
         return output, (h,)
 
 
@@ -303,7 +307,7 @@ class RNN(_Layers):
         reverse: bool,
     ) -> tuple[Tensor, States]:
         relu = self.mode == "RNN_RELU"
-        output, h = torch.ops.cisdl.rnn_layer(input, *states, *weights[:4], relu, batch_sizes, reverse)
+        output, h = torch.ops.cisdl.rnn_layer.default(input, *states, *weights[:4], relu, batch_sizes, reverse)
         return output, (h,)
 
 

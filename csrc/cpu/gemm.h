@@ -3,9 +3,10 @@
 // The output is split into items of one panel of kTileRows rows by one block of panels of columns. A
 // thread walks its items block by block; of each block the panels of B stay in its L2 cache, packed, and the
 // register tile runs over them panel of A by panel of A (each stays in L1).
-//   A is read where it lies. It is packed beforehand if it meets many columns, the fewer if its rows are not
-//     contiguous along k; and panel by panel, on the way, if its rows would fight for the same lines of L1
-//     (rows_collide).
+//   A is read where it lies. With rows contiguous along k it is packed beforehand if it meets many columns, and
+//     panel by panel, on the way, if its rows would fight for the same lines of L1 (rows_collide). With columns
+//     contiguous the elements of a tile lie side by side, and the lines of the panel to come are asked for while
+//     this one is multiplied; only with 16 registers, whose tile takes few elements of each line, it is packed.
 //   B row-major is packed by the way, as the first rows of A meet it (strided_tile); with few rows, not at all.
 //   B = W^T is packed by transposes in registers. Where B has more columns than A has rows and both are contiguous
 //     along k (a linear layer's forward at moderate batch), the product is turned round, C^T = B^T A^T: then the
@@ -167,8 +168,15 @@ CISDL_INLINE void block_tile(int64_t rows, int64_t k, const TileA<T>& a, const B
     strided_tile_rows<T, N, Read::plain>(rows, k, a, {b.in_place + j * N * W, b.in_place_k, nullptr}, out, cols);
 }
 
-// Panels of columns from which packing A pays: the fewer if its rows are not contiguous along k.
-constexpr int64_t kMinPackedReuse = 16, kMinPackedReuseStrided = 4;
+// Whether A is packed beforehand: from how many panels of columns it pays. Measured with 32 registers, of an A
+// whose columns are contiguous: with the lines to come asked for, 1.0 to 1.1 times as fast where it lies, whatever
+// the size.
+constexpr int64_t kMinPackedReuse = 16, kMinPackedReuseColumns = 4;
+template <class T>
+CISDL_INLINE bool pays_to_pack(const Gemm<T>& g) {
+  if (g.a.k_stride == 1) return g.n > kMinPackedReuse * kTileCols<T>;
+  return kNumRegisters < 32 && g.n > kMinPackedReuseColumns * kTileCols<T>;
+}
 // Rows that lie a multiple of 4 KiB apart share one set of an L1 cache (of the usual 64 sets of 64 bytes), which
 // holds 8 or 12 lines: of the 14 that a tile reads at once each would be fetched anew for every k. Measured with
 // 8: 1.05 to 1.25 times as fast packed. Multiples of 2 KiB share two sets, and are faster as they lie.
@@ -177,8 +185,6 @@ template <class T>
 CISDL_INLINE bool rows_collide(const Lines<T>& a) {
   return a.k_stride == 1 && a.line_stride * static_cast<int64_t>(sizeof(T)) % kCollidingStride == 0;
 }
-// Panels of columns up to which a product of row-major operands is turned round (better_turned).
-constexpr int64_t kMostTurned = 16;
 // Panels of rows up to which a row-major B is not packed at all.
 constexpr int64_t kMaxUnpackedPanels = 2;
 
@@ -198,7 +204,7 @@ template <class T>
 void gemm_rows(const PanelProduct<T>& product, const Parallel& par) {
   const Gemm<T>& g = product.g;
   constexpr int64_t kCols = kTileCols<T>;
-  const bool pack = g.n > (g.a.k_stride == 1 ? kMinPackedReuse : kMinPackedReuseStrided) * kCols;
+  const bool pack = pays_to_pack(g);
   const PackedA<T> packed_a = pack ? pack_whole_a<T>(g.a, g.m, g.k, Scratch::shared, par)
                                    : PackedA<T>{nullptr, split_evenly(g.m, kTileRows, 1), 0};
   const Parts panels = packed_a.panels, parts = split_evenly(g.k, read_by_pages(g) ? kPagesChain : kMaxChain, 8);
@@ -234,6 +240,8 @@ void gemm_rows(const PanelProduct<T>& product, const Parallel& par) {
         } else if (pack_by_panel) {
           pack_a<T>({a.data, a.row, a.k}, rows, k1 - k0, packed + packed_b_size);
           a = {packed + packed_b_size, 1, rows};
+        } else if (g.a.k_stride != 1) {  // the furthest element of the panel to come
+          a.ahead = 2 * panels.size - 1;
         }
         for (int64_t j = j0; j < j1; j += kCols) {
           const int64_t cols = smaller(kCols, j1 - j);
@@ -266,15 +274,16 @@ void gemm_rows(const PanelProduct<T>& product, const Parallel& par) {
 }
 
 // Whether to compute C^T = B^T A^T. Of operands contiguous along k B is transposed, so the smaller one had better
-// be B; of row-major ones A is packed beforehand and B by the way, so the smaller one had better be A, if it meets
-// enough columns to be packed at all. Transposing C costs, too. Measured for row-major ones: of 64 and 128 columns
-// it is 0.8 to 0.95 times as fast, of 256 and 512 1 to 1.2 times, of 1024 0.8 times.
+// be B. Of those contiguous the other way A is packed beforehand with 16 registers, and B by the way, so the
+// smaller one had better be A, if it meets enough columns to be packed at all. Transposing C costs, too. Measured
+// with 16 registers: of 128 columns it is 0.8 times as fast, of 256 1 to 1.2 times.
+constexpr int64_t kLeastTurned = 8, kMostTurned = 16;  // panels of columns
 template <class T>
 CISDL_INLINE bool better_turned(const Gemm<T>& g) {
   if (g.out.row_bias || g.out.least > T(kNoLeast)) return false;
   if (g.a.k_stride == 1 && g.b.k_stride == 1) return g.m * (g.k + g.n) < g.n * g.k;
-  return g.a.k_stride != 1 && g.b.k_stride != 1 && g.m >= 2 * g.n && g.k >= 8 * kTileCols<T> &&
-         g.n > kMinPackedReuseStrided * kTileCols<T> && g.n <= kMostTurned * kTileCols<T>;
+  return kNumRegisters < 32 && g.a.k_stride != 1 && g.b.k_stride != 1 && g.m >= 2 * g.n &&
+         g.k >= 8 * kTileCols<T> && g.n > kLeastTurned * kTileCols<T> && g.n <= kMostTurned * kTileCols<T>;
 }
 
 template <class T>

@@ -5,7 +5,7 @@
 // A panel of B that is met for the first time lies in rows far apart, which no hardware prefetcher foresees:
 // `Read::ahead` asks for the rows to come while the tile computes, and `Read::copy` besides stores the panel
 // packed as [k][width] for the rows of A to follow. Both hide behind the multiply-adds, so packing costs no time
-// of its own.
+// of its own. In the same way TileA::ahead asks for what the next tile will need of A.
 #pragma once
 
 #include "gemm_tile.h"
@@ -20,7 +20,8 @@ constexpr int64_t kRowsAhead = 12;
 template <class T>
 struct TileA {
   const T* data;
-  int64_t row, k;  // strides
+  int64_t row, k;     // strides
+  int64_t ahead = 0;  // from the first row to one whose elements to ask for meanwhile
 };
 
 template <class T>
@@ -37,7 +38,7 @@ void strided_tile(int64_t k, const TileA<T>& ta, const TileB<T>& tb, const TileO
   const T* __restrict a = ta.data;
   const T* __restrict b = tb.data;
   T* __restrict copy = tb.copy;
-  const int64_t a_row = ta.row, a_k = ta.k, b_k = tb.k;
+  const int64_t a_row = ta.row, a_k = ta.k, b_k = tb.k, a_ahead = ta.ahead;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
@@ -59,6 +60,7 @@ void strided_tile(int64_t k, const TileA<T>& ta, const TileB<T>& tb, const TileO
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) acc[i][v] += av * bv[v];
     }
+    __builtin_prefetch(a + a_ahead, 0, 2);
     a += a_k;
     b += b_k;
     if constexpr (kRead == Read::copy) copy += NV * W;

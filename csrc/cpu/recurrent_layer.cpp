@@ -28,7 +28,7 @@ namespace cisdl {
 namespace {
 
 constexpr int64_t kLeastRows = 4;
-constexpr int64_t kLeastRowsOfThread = 16;
+constexpr int64_t kLeastRowsOfThread = 4;
 
 // ------------------------------------------------------------------------------------------- products
 

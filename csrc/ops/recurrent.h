@@ -12,6 +12,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "common.h"
@@ -172,13 +173,26 @@ inline int64_t all_rows(const std::vector<Step>& steps) {
 // before.
 inline Tensor states_before(Form form, const std::vector<Step>& steps, const Tensor& hx, const Tensor& output) {
   if (form == Form::cell) return hx;
-  const Tensor after = output.contiguous().view({all_rows(steps), hx.size(1)});
+  const int64_t state = hx.size(1);
+  const Tensor after = output.contiguous().view({all_rows(steps), state});
   const Tensor before = empty_of<int64_t>(after.sizes(), after);
+  const auto size = static_cast<int64_t>(after.element_size());
+  const auto copy = [&](int64_t to, const Tensor& from, int64_t row, int64_t rows) {
+    if (rows == 0) return;
+    if (!from.device().is_cpu()) {
+      before.narrow(0, to, rows).copy_(from.narrow(0, row, rows));
+      return;
+    }
+    // Steps are many and short: torch takes longer to describe such a copy than to do it.
+    std::memcpy(static_cast<char*>(before.mutable_data_ptr()) + to * state * size,
+                static_cast<const char*>(from.const_data_ptr()) + row * state * size,
+                static_cast<size_t>(rows * state * size));
+  };
   Step last{0, 0};
   for (const Step& s : steps) {
     const int64_t known = std::min(last.rows, s.rows);
-    before.narrow(0, s.row, known).copy_(after.narrow(0, last.row, known));
-    before.narrow(0, s.row + known, s.rows - known).copy_(hx.narrow(0, known, s.rows - known));
+    copy(s.row, after, last.row, known);
+    copy(s.row + known, hx, known, s.rows - known);
     last = s;
   }
   return before;
