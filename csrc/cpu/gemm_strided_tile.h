@@ -20,8 +20,8 @@ constexpr int64_t kRowsAhead = 12;
 template <class T>
 struct TileA {
   const T* data;
-  int64_t row, k;     // strides
-  int64_t ahead = 0;  // from the first row to one whose elements to ask for meanwhile
+  int64_t row, k;                  // strides
+  int64_t ahead = 0, ahead_k = 0;  // where to ask for what comes later: from `data` on, and further with each k
 };
 
 template <class T>
@@ -38,7 +38,8 @@ void strided_tile(int64_t k, const TileA<T>& ta, const TileB<T>& tb, const TileO
   const T* __restrict a = ta.data;
   const T* __restrict b = tb.data;
   T* __restrict copy = tb.copy;
-  const int64_t a_row = ta.row, a_k = ta.k, b_k = tb.k, a_ahead = ta.ahead;
+  const int64_t a_row = ta.row, a_k = ta.k, b_k = tb.k, next_k = ta.ahead_k;
+  const T* next = a + ta.ahead;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
@@ -60,7 +61,8 @@ void strided_tile(int64_t k, const TileA<T>& ta, const TileB<T>& tb, const TileO
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) acc[i][v] += av * bv[v];
     }
-    __builtin_prefetch(a + a_ahead, 0, 2);
+    __builtin_prefetch(next, 0, 2);
+    next += next_k;
     a += a_k;
     b += b_k;
     if constexpr (kRead == Read::copy) copy += NV * W;
