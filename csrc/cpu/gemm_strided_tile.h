@@ -3,9 +3,10 @@
 // row of the panel has to be contiguous.
 //
 // A panel of B that is met for the first time lies in rows far apart, which no hardware prefetcher foresees:
-// `Read::ahead` asks for the rows to come while the tile computes, and `Read::copy` besides stores the panel
-// packed as [k][width] for the rows of A to follow. Both hide behind the multiply-adds, so packing costs no time
-// of its own. In the same way TileA::ahead asks for what the next tile will need of A.
+// `Read::ahead` asks for the rows to come while the tile computes, towards its end for the first rows of the panel
+// beside it, and `Read::copy` besides stores the panel packed as [k][width] for the rows of A to follow. Both hide
+// behind the multiply-adds, so packing costs no time of its own. In the same way TileA::ahead asks for what the
+// next tile will need of A, and every tile for the lines of C that it will write.
 #pragma once
 
 #include "gemm_tile.h"
@@ -15,7 +16,7 @@ namespace {
 
 enum class Read { plain, ahead, copy };
 
-constexpr int64_t kRowsAhead = 12;
+constexpr int64_t kRowsAhead = 24;
 
 template <class T>
 struct TileA {
@@ -40,6 +41,13 @@ void strided_tile(int64_t k, const TileA<T>& ta, const TileB<T>& tb, const TileO
   T* __restrict copy = tb.copy;
   const int64_t a_row = ta.row, a_k = ta.k, b_k = tb.k, next_k = ta.ahead_k;
   const T* next = a + ta.ahead;
+  const T* const beside = b + NV * W;
+  const int64_t last_own = k - kRowsAhead - 1;  // after it, what lies kRowsAhead ahead is the panel's no more
+  const T* later = last_own < 0 ? beside : b + kRowsAhead * b_k;
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV * W; j += kLine) __builtin_prefetch(out.c + i * out.ldc + j, 1, 3);
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
@@ -54,7 +62,7 @@ void strided_tile(int64_t k, const TileA<T>& ta, const TileB<T>& tb, const TileO
     }
     if constexpr (kRead != Read::plain)
 #pragma GCC unroll 4
-      for (int j = 0; j < NV * W; j += kLine) __builtin_prefetch(b + kRowsAhead * b_k + j, 0, 3);
+      for (int j = 0; j < NV * W; j += kLine) __builtin_prefetch(later + j, 0, 3);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
       const Vec<T> av = set1(a[i * a_row]);
@@ -63,6 +71,7 @@ void strided_tile(int64_t k, const TileA<T>& ta, const TileB<T>& tb, const TileO
     }
     __builtin_prefetch(next, 0, 2);
     next += next_k;
+    if constexpr (kRead != Read::plain) later = kk == last_own ? beside : later + b_k;
     a += a_k;
     b += b_k;
     if constexpr (kRead == Read::copy) copy += NV * W;

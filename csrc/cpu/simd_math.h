@@ -100,10 +100,7 @@ CISDL_INLINE Vec<T> scale_by_exp2(Vec<T> v, Vec<T> n) {
 template <class T>
 CISDL_INLINE Vec<T> exp(Vec<T> x) {
   using C = ExpConstants<T>;
-  const Vec<T> low = set1(C::kLowest), high = set1(C::kHighest);
-  x = x < low ? low : x;  // a NaN fails both comparisons and stays
-  x = x > high ? high : x;
-  const ExpParts<T> e = exp_parts<T>(x);
+  const ExpParts<T> e = exp_parts<T>(at_most<T>(at_least<T>(x, set1(C::kLowest)), set1(C::kHighest)));
   return scale_by_exp2<T>(e.expm1_r + set1(T(1)), e.n);
 }
 
@@ -139,8 +136,7 @@ CISDL_INLINE Vec<T> sigmoid(Vec<T> x) {
 template <class T>
 CISDL_INLINE Vec<T> tanh(Vec<T> x) {
   const Vec<T> largest = set1(ExpConstants<T>::kTanhIsOne);
-  Vec<T> y = abs<T>(x);
-  y = y > largest ? largest : y;
+  const Vec<T> y = at_most<T>(abs<T>(x), largest);
   const ExpParts<T> parts = exp_parts<T>(y + y);
   const Vec<T> s = exp2_integer<T>(parts.n);
   const Vec<T> e = s * parts.expm1_r + (s - set1(T(1)));
