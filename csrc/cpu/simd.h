@@ -163,14 +163,15 @@ CISDL_INLINE Vec<T> select(Mask<T> mask, Vec<T> a, Vec<T> b) {
 }
 
 // Lane by lane the larger of v and `least`, and the smaller of v and `most`; a NaN in v stays: on x86 that is what
-// one instruction does whose second operand is v.
+// one instruction does whose second operand is v (masked: g++ 12 takes the operand that the plain one leaves open
+// for an uninitialised variable).
 template <class T>
 CISDL_INLINE Vec<T> at_least(Vec<T> v, Vec<T> least) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_max_ps((__m512)least, (__m512)v);
+    return (Vec<T>)_mm512_maskz_max_ps(static_cast<__mmask16>(-1), (__m512)least, (__m512)v);
   else
-    return (Vec<T>)_mm512_max_pd((__m512d)least, (__m512d)v);
+    return (Vec<T>)_mm512_maskz_max_pd(static_cast<__mmask8>(-1), (__m512d)least, (__m512d)v);
 #elif defined(__AVX2__)
   if constexpr (sizeof(T) == 4)
     return (Vec<T>)_mm256_max_ps((__m256)least, (__m256)v);
@@ -185,9 +186,9 @@ template <class T>
 CISDL_INLINE Vec<T> at_most(Vec<T> v, Vec<T> most) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_min_ps((__m512)most, (__m512)v);
+    return (Vec<T>)_mm512_maskz_min_ps(static_cast<__mmask16>(-1), (__m512)most, (__m512)v);
   else
-    return (Vec<T>)_mm512_min_pd((__m512d)most, (__m512d)v);
+    return (Vec<T>)_mm512_maskz_min_pd(static_cast<__mmask8>(-1), (__m512d)most, (__m512d)v);
 #elif defined(__AVX2__)
   if constexpr (sizeof(T) == 4)
     return (Vec<T>)_mm256_min_ps((__m256)most, (__m256)v);
