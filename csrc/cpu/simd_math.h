@@ -115,7 +115,7 @@ template <class T>
 CISDL_INLINE Vec<T> quotient(Vec<T> n, Vec<T> d) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
-    const Vec<T> r0 = (Vec<T>)_mm512_rcp14_ps((__m512)d);
+    const Vec<T> r0 = (Vec<T>)_mm512_maskz_rcp14_ps(static_cast<__mmask16>(-1), (__m512)d);
     const Vec<T> r = r0 + r0 * (set1(T(1)) - d * r0);
     const Vec<T> q = n * r;
     return q + r * (n - q * d);
