@@ -68,8 +68,7 @@ struct LaneColumns {
   LaneColumns(const LaneAxis& a, int64_t g, int64_t in_w, bool weight) : axis(a) {
     strip_taps = cisdl::strip_taps<T>(g, a.taps, a.delta == 1, a.in_step);
     sw = strip_taps == 1 ? 1 : a.in_step;
-    n = ceil_div(a.count, 8) * 8 < ceil_div(a.count, 7) * 7 ? 8 : 7;
-    if (!weight && a.count < 7) n = a.count >= 4 ? 4 : 1;
+    n = weight ? tile_pixels<T, true>(a.count) : tile_pixels<T, false>(a.count);
     tiles = ceil_div(a.count, n);
     int64_t begin, end;
     a.inner(in_w, begin, end);
