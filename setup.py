@@ -242,9 +242,8 @@ def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
         with_headers = f"{binding_flags} -iquote {CSRC} -include {headers}", f"{headers}.gch"
     else:
         with_headers = binding_flags, ""
-    for source in sorted((CSRC / "ops").glob("*.cpp")):
+    for source in [*sorted((CSRC / "ops").glob("*.cpp")), CSRC / "bindings.cpp"]:
         ninja.edge("cxx", f"ops/{source.stem}.o", [str(source)], *with_headers)
-    ninja.edge("cxx", "ops/bindings.o", [str(CSRC / "bindings.cpp")], binding_flags)
     for name in ("cooccurrence", "dispatch", "scratch", "tuning"):
         ninja.edge("cxx", f"cpu/{name}.o", [str(CSRC / f"cpu/{name}.cpp")], f"{KERNEL_FLAGS} {each_isa}")
     # No -fopenmp here: the OpenMP runtime is then the one that torch already carries, not a second one.

@@ -64,17 +64,6 @@ CISDL_INLINE void for_each_lane(F&& f) {
       __attribute__((always_inline)) { (f.template operator()<J>(), ...); }(std::make_integer_sequence<int, G>{});
 }
 
-// The first `lanes` of a vector, at most W. A mask costs AVX-512 nothing; elsewhere a whole vector is loaded as
-// one.
-template <class T>
-CISDL_INLINE Vec<T> load_lanes(const T* p, int64_t lanes) {
-#if defined(__AVX512F__)
-  return load_partial(p, lanes);
-#else
-  return load_up_to(p, lanes);
-#endif
-}
-
 // Calls f(i, s, n) for each column i of a strip that pixel n reads through tap s, and open(i) once before.
 template <int KW, int SW, int N, class Open, class F>
 CISDL_INLINE void for_each_column(Open&& open, F&& f) {
@@ -129,7 +118,7 @@ void lane_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
                 [&](int i) __attribute__((always_inline)) {
                   const bool inside = !Careful || static_cast<uint64_t>(column + i * tiles.column_width) <
                                                       static_cast<uint64_t>(tiles.columns);
-                  if (inside) v = group_lane<T, G, J>(Careful ? load_lanes(p, lanes) : load(p));
+                  if (inside) v = group_lane<T, G, J>(Careful ? load_up_to(p, lanes) : load(p));
                   p += row.column_step;
                   return inside;
                 },
@@ -166,7 +155,7 @@ void lane_weight_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         const T* p = dy_tile + n * row.out_step + c;
-        dy[n] = !Careful ? load(p) : n < tiles.pixels ? load_lanes(p, lanes) : zero<T>();
+        dy[n] = !Careful ? load(p) : n < tiles.pixels ? load_up_to(p, lanes) : zero<T>();
       }
       if (row.look_ahead) look_ahead<T, SW, N>(row, x_tile + c, dy_tile + c);
       const T* x_row = x_tile + c;
@@ -184,7 +173,7 @@ void lane_weight_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
                   const bool inside = !Careful || (i < (tiles.pixels - 1) * SW + KW &&
                                                    static_cast<uint64_t>(column + i * tiles.column_width) <
                                                        static_cast<uint64_t>(tiles.columns));
-                  if (inside) v = group_lane<T, G, J>(Careful ? load_lanes(p, lanes) : load(p));
+                  if (inside) v = group_lane<T, G, J>(Careful ? load_up_to(p, lanes) : load(p));
                   p += row.column_step;
                   return inside;
                 },
@@ -208,11 +197,15 @@ void lane_weight_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
   }
 }
 
+// Pixels of the longest tile. double, which no network uses here, has fewer tiles: this file compiles for long.
+template <class T>
+constexpr int kLongestTile = sizeof(T) == 4 ? 8 : 4;
+
 template <class T>
 using LaneKernel = void (*)(const LaneRow<T>&, const LaneTiles&);
 
-// The tile for a strip of `kw` taps, pixels `sw` columns apart and `n` pixels. double, which no network uses here,
-// has the narrowest strip and the smaller tiles only: half of a file that compiles for long.
+// The tile for a strip of `kw` taps, pixels `sw` columns apart and `n` pixels. double has the narrowest strip
+// only.
 template <class T, bool Weight, bool Careful, int G, int KW, int SW>
 LaneKernel<T> lane_kernel_of(int64_t n) {
   const auto kernel = []<int N>() -> LaneKernel<T> {
@@ -221,11 +214,10 @@ LaneKernel<T> lane_kernel_of(int64_t n) {
     else
       return lane_tile<T, G, KW, SW, N, Careful>;
   };
-  if constexpr (sizeof(T) == 4) {
-    if (n == 8) return kernel.template operator()<8>();
+  if (n == kLongestTile<T>) return kernel.template operator()<kLongestTile<T>>();
+  if constexpr (sizeof(T) == 4 && !(Weight && Careful))
     if (n == 7) return kernel.template operator()<7>();
-  }
-  if constexpr (sizeof(T) == 8 || !Weight)
+  if constexpr (sizeof(T) == 4 && !Weight)
     if (n == 4) return kernel.template operator()<4>();
   if constexpr (!Weight) return kernel.template operator()<1>();
   return nullptr;
@@ -258,11 +250,11 @@ LaneKernel<T> lane_kernel(int64_t g, int64_t kw, int64_t sw, int64_t n) {
   return lane_kernel_in<T, Weight, Careful, 1>(kw, sw, n);
 }
 
-// Pixels of the tiles for a row of `count`: 8 or 7, whichever leaves fewer over, 4 or 1 for short rows. The
-// gradient of the weight has tiles that may be fewer pixels, and none for short rows.
+// Pixels of the tiles for a row of `count`: 8 or 7, whichever leaves fewer over, 4 or 1 for short rows; for the
+// gradient of the weight, whose tiles may end early, 8 or 7 always. Of double 4, or 1.
 template <class T, bool Weight>
 CISDL_INLINE int64_t tile_pixels(int64_t count) {
-  if (sizeof(T) == 8) return Weight || count >= 4 ? 4 : 1;
+  if (sizeof(T) == 8) return Weight || count >= kLongestTile<T> ? kLongestTile<T> : 1;
   if (!Weight && count < 7) return count >= 4 ? 4 : 1;
   return ceil_div(count, 8) * 8 < ceil_div(count, 7) * 7 ? 8 : 7;
 }

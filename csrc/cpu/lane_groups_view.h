@@ -76,7 +76,8 @@ struct LaneColumns {
     full_end = larger(full_begin, end / n);
     fast = weight ? lane_kernel<T, true, false>(g, strip_taps, sw, n)
                   : lane_kernel<T, false, false>(g, strip_taps, sw, n);
-    careful = weight ? lane_kernel<T, true, true>(g, strip_taps, sw, n)
+    // The careful gradient of the weight counts its pixels: the larger tile does for the smaller one.
+    careful = weight ? lane_kernel<T, true, true>(g, strip_taps, sw, kLongestTile<T>)
                      : lane_kernel<T, false, true>(g, strip_taps, sw, n);
   }
 };
