@@ -79,7 +79,7 @@ ON_ARM_CHIPS = {"87", "88", "110", "121"}
 
 # Architectures whose machine code comes from the PTX of another one: nvcc would write the same for them, save
 # the name (tests/cuda_emulation/test_nvcc.py compares). A third of what is left.
-SAME_PTX = {"87": "80", "88": "80", "90": "80", "110": "100", "120": "100", "121": "100"}
+SAME_PTX = {"87": "80", "88": "80", "90": "80", "110": "100", "120": "100"}
 
 # What was built and for which torch; cisdl_ops reads it before it loads the module.
 FACTS = "_build.json"
