@@ -32,6 +32,8 @@ CSRC = ROOT / "csrc"
 SANITIZER = os.environ.get("CISDL_SANITIZE", "")
 BUILD = ROOT / "build" / SANITIZER
 
+MACHINE = platform.machine().replace("AMD64", "x86_64").replace("arm64", "aarch64")
+
 # Least first: the last one that the CPU runs is used (csrc/cpu/dispatch.cpp).
 ISAS: dict[str, dict[str, str]] = {
     "x86_64": {
@@ -71,6 +73,13 @@ CUDA_SOURCES = [
 # Architectures that run the code of another one of their family, by NVIDIA's rule for desktop and server GPUs
 # (not for those on a system chip): a quarter of nvcc's time.
 SAME_CODE = {"86": "80", "89": "80", "103": "100"}
+
+# GPUs on one chip with ARM cores (Orin, Thor, GB10): no other machine has them. Another quarter.
+ON_ARM_CHIPS = {"87", "88", "110", "121"}
+
+# Architectures whose machine code comes from the PTX of another one: nvcc would write the same for them, save
+# the name (tests/cuda_emulation/test_nvcc.py compares). A third of what is left.
+SAME_PTX = {"87": "80", "88": "80", "90": "80", "110": "100", "120": "100"}
 
 # What was built and for which torch; cisdl_ops reads it before it loads the module.
 FACTS = "_build.json"
@@ -113,9 +122,10 @@ class Cuda:
 
     def gencode(self) -> str:
         """Machine code for every architecture, and PTX of the last for those to come."""
-        last = self.archs[-1]
         own_code = [a for a in self.archs if SAME_CODE.get(a) not in self.archs]
-        flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in own_code]
+        ptx = {a: SAME_PTX[a] if SAME_PTX.get(a) in own_code else a for a in own_code}
+        last = ptx[own_code[-1]]
+        flags = [f"-gencode=arch=compute_{ptx[a]},code=sm_{a}" for a in own_code]
         return " ".join([*flags, f"-gencode=arch=compute_{last},code=compute_{last}"])
 
 
@@ -151,7 +161,8 @@ def describe_cuda(nvcc: str) -> Cuda:
         stop(f"nvcc is at {nvcc}, libcudart_static.a not under {folder}: set CUDA_HOME or CISDL_CUDA=0")
     archs = os.environ.get("CISDL_CUDA_ARCHS", "").replace(",", " ").split()
     if not archs:
-        archs = sorted(set(re.findall(r"^sm_(\d+)$", ask("--list-gpu-code"), re.MULTILINE)), key=int)
+        known = set(re.findall(r"^sm_(\d+)$", ask("--list-gpu-code"), re.MULTILINE))
+        archs = sorted(known - (set() if MACHINE == "aarch64" else ON_ARM_CHIPS), key=int)
     return Cuda(nvcc, release.group(1) if release else "unknown", libraries, archs)
 
 
@@ -167,15 +178,23 @@ class Ninja:
         if depfile:
             self.lines += ["  depfile = $out.d", "  deps = gcc"]
 
-    def edge(self, rule: str, out: str, sources: list[str], flags: str = "") -> None:
+    def edge(self, rule: str, out: str, sources: list[str], flags: str = "", after: str = "") -> None:
+        """`after`: what `out` depends on besides its sources."""
         inputs = " ".join(s.replace(" ", "$ ").replace(":", "$:") for s in sources)
+        inputs += f" | {after}" if after else ""
         self.lines += [f"build {out}: {rule} {inputs}", f"  flags = {flags}"]
-        self.outputs.append(out)
+        if out.endswith(".o"):
+            self.outputs.append(out)
 
     def write(self, path: Path) -> None:
         text = "\n".join(self.lines) + "\n"
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
+
+
+def precompiles(cxx: str) -> bool:
+    """Whether torch's headers are compiled once for all files: ccache would keep none of these."""
+    return Path(shutil.which(cxx) or cxx).resolve().name != "ccache"
 
 
 def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
@@ -216,8 +235,15 @@ def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
             flags = f"{KERNEL_FLAGS} -DCISDL_ISA={isa} {isa_flags}"
             ninja.edge("cxx", f"faulty/kernel.{isa}.o", [str(FAULTY / "faulty_kernel.cpp")], flags)
         ninja.edge("cxx", "faulty/op.o", [str(FAULTY / "faulty_op.cpp")], f"{binding_flags} {each_isa}")
+    # The compiler finds what it compiled of precompiled.h beside where it would look for it first.
+    headers = "ops/precompiled.h"
+    if precompiles(cxx):
+        ninja.edge("cxx", f"{headers}.gch", [str(CSRC / headers)], f"{binding_flags} -x c++-header")
+        with_headers = f"{binding_flags} -iquote {CSRC} -include {headers}", f"{headers}.gch"
+    else:
+        with_headers = binding_flags, ""
     for source in [*sorted((CSRC / "ops").glob("*.cpp")), CSRC / "bindings.cpp"]:
-        ninja.edge("cxx", f"ops/{source.stem}.o", [str(source)], binding_flags)
+        ninja.edge("cxx", f"ops/{source.stem}.o", [str(source)], *with_headers)
     for name in ("cooccurrence", "dispatch", "scratch", "tuning"):
         ninja.edge("cxx", f"cpu/{name}.o", [str(CSRC / f"cpu/{name}.cpp")], f"{KERNEL_FLAGS} {each_isa}")
     # No -fopenmp here: the OpenMP runtime is then the one that torch already carries, not a second one.
@@ -233,9 +259,8 @@ class NinjaBuildExt(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         check_sanitizer(self.distribution.commands)
-        machine = platform.machine().replace("AMD64", "x86_64").replace("arm64", "aarch64")
-        if machine not in ISAS:
-            stop(f"machine: expected one of {', '.join(ISAS)}, got {machine}")
+        if MACHINE not in ISAS:
+            stop(f"machine: expected one of {', '.join(ISAS)}, got {MACHINE}")
         try:
             import torch
         except ImportError:
@@ -252,7 +277,7 @@ class NinjaBuildExt(build_ext):
 
         cuda = find_cuda()
         BUILD.mkdir(parents=True, exist_ok=True)
-        write_ninja(cxx, ISAS[machine], cuda)
+        write_ninja(cxx, ISAS[MACHINE], cuda)
         jobs = os.environ.get("MAX_JOBS")
         if subprocess.run([ninja, "-C", str(BUILD), *(["-j", jobs] if jobs else [])]).returncode != 0:
             stop("the build failed; the compiler's message is above")
@@ -264,7 +289,7 @@ class NinjaBuildExt(build_ext):
             "torch": torch.__version__,
             "python": platform.python_version(),
             "compiler": compiler,
-            "isas": list(ISAS[machine]),
+            "isas": list(ISAS[MACHINE]),
             "cuda": cuda.version if cuda else None,
             "cuda_archs": cuda.archs if cuda else [],
             **({"sanitizer": SANITIZER} if SANITIZER else {}),

@@ -111,7 +111,15 @@ CISDL_INLINE void pixel_tile_rows(int64_t rows, const PixelRun* runs, int64_t nu
   if (rows == MR) {
     pixel_tile<T, MR, NV, kAhead>(runs, num_runs, x, lda, weight, out, cols, ahead);
   } else if constexpr (MR > 1) {
-    pixel_tile_rows<T, NV, kAhead, MR - 1>(rows, runs, num_runs, x, lda, weight, out, cols, ahead);
+    constexpr int kLess = smaller_tile<T>(MR);
+    if constexpr (kLess < MR - 1) {
+      if (rows > kLess) {
+        pixel_tile<T, kLess, NV, kAhead>(runs, num_runs, x, lda, weight, out, cols, ahead);
+        return pixel_tile_rows<T, NV, kAhead, kLess>(rows - kLess, runs, num_runs, x + kLess * lda, lda, weight,
+                                                     below(out, kLess), cols, ahead);
+      }
+    }
+    pixel_tile_rows<T, NV, kAhead, kLess>(rows, runs, num_runs, x, lda, weight, out, cols, ahead);
   }
 }
 
@@ -176,7 +184,15 @@ CISDL_INLINE void product_tile_rows(int64_t rows, const PixelWalk& walk, const T
   if (rows == MR) {
     product_tile<T, MR, NV, Partial, kAhead>(walk, a, b, out, cols, ahead);
   } else if constexpr (MR > 1) {
-    product_tile_rows<T, NV, Partial, kAhead, MR - 1>(rows, walk, a, b, out, cols, ahead);
+    constexpr int kLess = smaller_tile<T>(MR);
+    if constexpr (kLess < MR - 1) {
+      if (rows > kLess) {
+        product_tile<T, kLess, NV, Partial, kAhead>(walk, a, b, out, cols, ahead);
+        return product_tile_rows<T, NV, Partial, kAhead, kLess>(rows - kLess, walk, a + kLess, b,
+                                                                below(out, kLess), cols, ahead);
+      }
+    }
+    product_tile_rows<T, NV, Partial, kAhead, kLess>(rows, walk, a, b, out, cols, ahead);
   }
 }
 

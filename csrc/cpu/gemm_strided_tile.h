@@ -86,7 +86,15 @@ CISDL_INLINE void strided_tile_rows(int64_t rows, int64_t k, const TileA<T>& a, 
   if (rows == MR) {
     strided_tile<T, MR, NV, kRead>(k, a, b, out, cols);
   } else if constexpr (MR > 1) {
-    strided_tile_rows<T, NV, kRead, MR - 1>(rows, k, a, b, out, cols);
+    constexpr int kLess = smaller_tile<T>(MR);
+    if constexpr (kLess < MR - 1) {
+      if (rows > kLess) {
+        strided_tile<T, kLess, NV, kRead>(k, a, b, out, cols);
+        return strided_tile_rows<T, NV, kRead, kLess>(rows - kLess, k, {a.data + kLess * a.row, a.row, a.k}, b,
+                                                      below(out, kLess), cols);
+      }
+    }
+    strided_tile_rows<T, NV, kRead, kLess>(rows, k, a, b, out, cols);
   }
 }
 

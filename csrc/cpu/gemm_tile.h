@@ -23,6 +23,16 @@ constexpr int kTileVectors = 2;
 template <class T>
 constexpr int kTileCols = kTileVectors * kWidth<T>;
 
+// The next smaller tile than one of `rows`. double, which few networks use, has powers of two only, and a rest of
+// rows is made of several: compiling tiles takes long.
+template <class T>
+constexpr int smaller_tile(int rows) {
+  if (sizeof(T) == 4) return rows - 1;
+  int power = 1;
+  while (2 * power < rows) power *= 2;
+  return power;
+}
+
 // Rows of a and b in the dot tile.
 constexpr int kDotRows = kNumRegisters == 32 ? 6 : 3;
 constexpr int kDotCols = kNumRegisters == 32 ? 4 : 3;
@@ -40,6 +50,14 @@ struct TileOutput {
   const T* col_bias = nullptr;  // [cols], or null
   T least = kNoLeast;           // no element becomes less
 };
+
+// The same from `rows` rows further down.
+template <class T>
+CISDL_INLINE TileOutput<T> below(TileOutput<T> out, int64_t rows) {
+  out.c += rows * out.ldc;
+  if (out.row_bias) out.row_bias += rows;
+  return out;
+}
 
 template <class T, int MR, int NV>
 CISDL_INLINE void store_tile(const Vec<T> (&acc)[MR][NV], const TileOutput<T>& out, int64_t cols) {

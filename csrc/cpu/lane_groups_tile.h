@@ -197,11 +197,15 @@ void lane_weight_tile(const LaneRow<T>& row, const LaneTiles& tiles) {
   }
 }
 
+// Pixels of the longest tile. double, which no network uses here, has fewer tiles: this file compiles for long.
+template <class T>
+constexpr int kLongestTile = sizeof(T) == 4 ? 8 : 4;
+
 template <class T>
 using LaneKernel = void (*)(const LaneRow<T>&, const LaneTiles&);
 
-// The tile for a strip of `kw` taps, pixels `sw` columns apart and `n` pixels. double, which no network uses here,
-// has the narrowest strip only.
+// The tile for a strip of `kw` taps, pixels `sw` columns apart and `n` pixels. double has the narrowest strip
+// only.
 template <class T, bool Weight, bool Careful, int G, int KW, int SW>
 LaneKernel<T> lane_kernel_of(int64_t n) {
   const auto kernel = []<int N>() -> LaneKernel<T> {
@@ -210,12 +214,12 @@ LaneKernel<T> lane_kernel_of(int64_t n) {
     else
       return lane_tile<T, G, KW, SW, N, Careful>;
   };
-  if (n == 8) return kernel.template operator()<8>();
-  if (n == 7) return kernel.template operator()<7>();
-  if constexpr (!Weight) {
+  if (n == kLongestTile<T>) return kernel.template operator()<kLongestTile<T>>();
+  if constexpr (sizeof(T) == 4 && !(Weight && Careful))
+    if (n == 7) return kernel.template operator()<7>();
+  if constexpr (sizeof(T) == 4 && !Weight)
     if (n == 4) return kernel.template operator()<4>();
-    return kernel.template operator()<1>();
-  }
+  if constexpr (!Weight) return kernel.template operator()<1>();
   return nullptr;
 }
 
@@ -244,6 +248,15 @@ LaneKernel<T> lane_kernel(int64_t g, int64_t kw, int64_t sw, int64_t n) {
   if constexpr (kWidth<T> >= 8)
     if (g == 8) return lane_kernel_in<T, Weight, Careful, 8>(kw, sw, n);
   return lane_kernel_in<T, Weight, Careful, 1>(kw, sw, n);
+}
+
+// Pixels of the tiles for a row of `count`: 8 or 7, whichever leaves fewer over, 4 or 1 for short rows; for the
+// gradient of the weight, whose tiles may end early, 8 or 7 always. Of double 4, or 1.
+template <class T, bool Weight>
+CISDL_INLINE int64_t tile_pixels(int64_t count) {
+  if (sizeof(T) == 8) return Weight || count >= kLongestTile<T> ? kLongestTile<T> : 1;
+  if (!Weight && count < 7) return count >= 4 ? 4 : 1;
+  return ceil_div(count, 8) * 8 < ceil_div(count, 7) * 7 ? 8 : 7;
 }
 
 // The widest strip that the tiles have and that divides a row of `taps`, `adjacent` in the image.

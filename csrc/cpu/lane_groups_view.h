@@ -68,8 +68,7 @@ struct LaneColumns {
   LaneColumns(const LaneAxis& a, int64_t g, int64_t in_w, bool weight) : axis(a) {
     strip_taps = cisdl::strip_taps<T>(g, a.taps, a.delta == 1, a.in_step);
     sw = strip_taps == 1 ? 1 : a.in_step;
-    n = ceil_div(a.count, 8) * 8 < ceil_div(a.count, 7) * 7 ? 8 : 7;
-    if (!weight && a.count < 7) n = a.count >= 4 ? 4 : 1;
+    n = weight ? tile_pixels<T, true>(a.count) : tile_pixels<T, false>(a.count);
     tiles = ceil_div(a.count, n);
     int64_t begin, end;
     a.inner(in_w, begin, end);
@@ -77,7 +76,8 @@ struct LaneColumns {
     full_end = larger(full_begin, end / n);
     fast = weight ? lane_kernel<T, true, false>(g, strip_taps, sw, n)
                   : lane_kernel<T, false, false>(g, strip_taps, sw, n);
-    careful = weight ? lane_kernel<T, true, true>(g, strip_taps, sw, n)
+    // The careful gradient of the weight counts its pixels: the larger tile does for the smaller one.
+    careful = weight ? lane_kernel<T, true, true>(g, strip_taps, sw, kLongestTile<T>)
                      : lane_kernel<T, false, true>(g, strip_taps, sw, n);
   }
 };

@@ -86,7 +86,7 @@ void avg_backward_nchw_as(const AvgPool2dBackward<T>& a, const Parallel& par) {
     std::memset(m.scaled, 0, static_cast<size_t>(rows_of_windows * m.scaled_pitch) * sizeof(T));
     return m;
   };
-  const auto strip = [&](const SpreadRows<T>& memory, int64_t plane, int64_t begin, int64_t end) {
+  const auto strip = [=](const SpreadRows<T>& memory, int64_t plane, int64_t begin, int64_t end) {
     const Pool2dProblem q = p;
     const SpreadRows<T> m = memory;
     const Taps* rows_over = over;

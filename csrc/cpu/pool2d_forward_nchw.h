@@ -121,9 +121,10 @@ CISDL_INLINE int64_t reach_h(const Pool2dProblem& p) {
   return reach < p.in_h ? reach : p.in_h;
 }
 
-// put(plane, place in its output, n, Fold of n windows) stores what came out.
+// put(plane, place in its output, n, Fold of n windows) stores what came out. It holds no references: they would
+// be read again after every store.
 template <class Fold, int Stride, int Kernel, class A, class Put>
-void pool_nchw_as(const A& a, const Parallel& par, Put&& put) {
+void pool_nchw_as(const A& a, const Parallel& par, const Put& put) {
   using T = typename Fold::T;
   constexpr int W = kWidth<T>;
   constexpr bool kCode = Fold::kIndex != PoolIndex::none, kFlat = Fold::kIndex == PoolIndex::flat;
@@ -161,6 +162,7 @@ void pool_nchw_as(const A& a, const Parallel& par, Put&& put) {
   const auto strip = [&](const RowPools<T>& memory, int64_t plane, int64_t begin, int64_t end) {
     const Pool2dProblem p = a.p;
     const RowPools<T> m = memory;
+    const auto put_here = put;
     // the rows [top, bottom) of the image
     const int64_t above = begin * p.stride_h - p.pad_h, top = above > 0 ? above : 0;
     const int64_t below = (end - 1) * p.stride_h - p.pad_h + (p.kernel_h - 1) * p.dilation_h + 1;
@@ -191,9 +193,9 @@ void pool_nchw_as(const A& a, const Parallel& par, Put&& put) {
       for (int64_t ow = 0; ow < p.out_w; ow += W) {
         const T* value = m.value + from + ow;
         const Code<T>* code = m.code + from + ow;
-        put(plane, oh * p.out_w + ow, p.out_w - ow,
-            whole ? pool_rows<Fold, Kernel>(p, value, code, row, taps)
-                  : pool_rows<Fold, 0>(p, value, code, row, taps));
+        put_here(plane, oh * p.out_w + ow, p.out_w - ow,
+                 whole ? pool_rows<Fold, Kernel>(p, value, code, row, taps)
+                       : pool_rows<Fold, 0>(p, value, code, row, taps));
       }
     }
   };
@@ -201,7 +203,7 @@ void pool_nchw_as(const A& a, const Parallel& par, Put&& put) {
 }
 
 template <class Fold, class A, class Put>
-void pool_nchw(const A& a, const Parallel& par, Put&& put) {
+void pool_nchw(const A& a, const Parallel& par, const Put& put) {
   const Pool2dProblem& p = a.p;
   const bool dense = p.dilation_w == 1;
   if (p.stride_w == 2 && p.kernel_w == 2 && dense)
@@ -238,13 +240,15 @@ void max_forward_nchw_of(const MaxPool2dForward<T>& planes, const Parallel& par)
   using IndexT = typename IndexType<Index>::type;
   using Fold = MaxFold<T, Index>;
   const int64_t out_cells = a.p.out_h * a.p.out_w;
-  pool_nchw<Fold>(a, par, [&](int64_t plane, int64_t cell, int64_t n, Fold fold) __attribute__((always_inline)) {
+  const auto put = [out_cells, relu = a.relu, output = a.output, indices = static_cast<IndexT*>(a.indices)](
+                       int64_t plane, int64_t cell, int64_t n, Fold fold) __attribute__((always_inline)) {
     const int64_t at = plane * out_cells + cell;
-    if (a.relu) fold.max.rectify(Index == PoolIndex::window ? 255 : -1);
-    store_up_to(a.output + at, fold.value(), n);
+    if (relu) fold.max.rectify(Index == PoolIndex::window ? 255 : -1);
+    store_up_to(output + at, fold.value(), n);
     if constexpr (Index != PoolIndex::none)
-      store_index<T>(static_cast<IndexT*>(a.indices) + at, fold.code(), n < kWidth<T> ? n : kWidth<T>);
-  });
+      store_index<T>(indices + at, fold.code(), n < kWidth<T> ? n : kWidth<T>);
+  };
+  pool_nchw<Fold>(a, par, put);
 }
 
 template <class T>
@@ -263,10 +267,11 @@ void avg_forward_nchw(const AvgPool2dForward<T>& a, const Parallel& par) {
   const T* inverse =
       fill_inverse_divisors(a, static_cast<T*>(scratch(Scratch::shared, divisors_bytes(a.p, sizeof(T)))));
   using Fold = SumFold<T>;
-  pool_nchw<Fold>(
-      a, par, [&](int64_t plane, int64_t cell, int64_t n, const Fold& fold) __attribute__((always_inline)) {
-        store_up_to(a.output + plane * out_cells + cell, fold.value() * load_up_to(inverse + cell, n), n);
-      });
+  const auto put = [out_cells, inverse, output = a.output](int64_t plane, int64_t cell, int64_t n,
+                                                           const Fold& fold) __attribute__((always_inline)) {
+    store_up_to(output + plane * out_cells + cell, fold.value() * load_up_to(inverse + cell, n), n);
+  };
+  pool_nchw<Fold>(a, par, put);
 }
 
 // Padding and dilation can leave a window without any cell.

@@ -100,7 +100,7 @@ void max_gather_nchw_as(const MaxPool2dBackward<T>& a, const Parallel& par) {
     return staged;
   };
   for_each_strip(par, planes, p.in_h, height, p.in_w, make,
-                 [&](const StagedWindows<T>& memory, int64_t plane, int64_t begin, int64_t end) {
+                 [=](const StagedWindows<T>& memory, int64_t plane, int64_t begin, int64_t end) {
                    const Pool2dProblem q = p;
                    const StagedWindows<T> staged = memory;
                    const Taps* rows_over = over;

@@ -38,17 +38,18 @@ CISDL_INLINE int64_t round_up_to_lanes(int64_t n) {
 CISDL_INLINE int64_t rows_of_strip(int64_t row_bytes) { return kStripBytes / row_bytes; }
 
 // Calls body(memory, plane, begin, end) for strips of `height` of the `rows` rows of each plane. Each thread
-// begins with memory = make(). (What a body reads in inner loops it should copy first: after every store the
-// compiler reads again what lies behind a reference.)
+// begins with memory = make() and with a copy of `body`, which had better capture values: after every store the
+// compiler reads again what lies behind a reference.
 template <class Make, class Body>
 CISDL_INLINE void for_each_strip(const Parallel& par, int64_t planes, int64_t rows, int64_t height,
-                                 int64_t row_cells, Make&& make, Body&& body) {
+                                 int64_t row_cells, const Make& make, const Body& body) {
   const int64_t strips = (rows + height - 1) / height;
   parallel_for(par, planes * strips, planes_grain(height * row_cells), [&](int64_t first, int64_t last) {
     auto memory = make();
+    const auto mine = body;
     for (int64_t i = first; i < last; ++i) {
       const int64_t begin = i % strips * height, end = begin + height;
-      body(memory, i / strips, begin, end < rows ? end : rows);
+      mine(memory, i / strips, begin, end < rows ? end : rows);
     }
   });
 }

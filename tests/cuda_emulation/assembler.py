@@ -5,6 +5,7 @@ Compiled once for each content and kept in build/nvcc, as the emulation is.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -60,6 +61,23 @@ def compiled(source: Path) -> Path:
         target.with_suffix(".txt").write_text(result.stderr)
         part.replace(target)
     return target
+
+
+@functools.cache
+def ptx(source: Path, architecture: str) -> str:
+    """What nvcc makes of ``source`` before it assembles, without comments."""
+    command = [
+        str(NVCC),
+        "-std=c++20",
+        "-O3",
+        f"-arch=compute_{architecture}",
+        "-ptx",
+        str(source),
+        "-o",
+        "-",
+    ]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return re.sub(r"//.*", "", text)
 
 
 def kernels(source: Path) -> list[Kernel]:

@@ -6,13 +6,16 @@ registers.
 
 from __future__ import annotations
 
+import ast
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from . import assembler
 from .assembler import CUOBJDUMP, NVCC, Kernel
-from .build import CUDA
+from .build import CUDA, ROOT
 
 SOURCES = sorted(CUDA.glob("*.cu"))
 MMA_SOURCES = [source for source in SOURCES if "mma" in source.name]
@@ -74,3 +77,33 @@ def test_float32_stays_float32() -> None:
         wanted = "DFMA" if "Id" in name else "FFMA"
         assert wanted in code, name
         assert not [one for one in code if one.startswith(("HMMA", "DMMA"))], name
+
+
+def _same_ptx() -> dict[str, str]:
+    """Which architectures setup.py builds from the PTX of which other one."""
+    found = re.search(r"^SAME_PTX = (\{.*\})$", (ROOT / "setup.py").read_text(), re.MULTILINE)
+    assert found
+    return {str(key): str(value) for key, value in ast.literal_eval(found[1]).items()}
+
+
+@needs_nvcc
+@pytest.mark.parametrize(("arch", "other"), _same_ptx().items())
+def test_ptx_of_another_architecture_is_the_same(arch: str, other: str) -> None:
+    """All but the line that names the architecture."""
+    known = subprocess.run([str(NVCC), "--list-gpu-arch"], capture_output=True, text=True).stdout.split()
+    if not {f"compute_{arch}", f"compute_{other}"} <= {*known}:
+        pytest.skip("this nvcc does not know both")
+    source = CUDA / "linear.cu"
+    mine, others = (assembler.ptx(source, one).replace(f"sm_{one}", "sm") for one in (arch, other))
+    assert mine == others
+
+
+def test_no_kernel_asks_for_an_architecture_that_has_none_of_its_own() -> None:
+    """What asks for more than 8.0 may find no PTX compiled for it: setup.py needs a rule for such a file."""
+    asked = {
+        (path.name, line)
+        for path in [*CUDA.glob("*.cu*"), *CUDA.glob("*.h")]
+        for line in re.findall(r"^.*__CUDA_ARCH__ *[<>=!].*$", path.read_text(), re.MULTILINE)
+    }
+    assert asked
+    assert not [one for one in asked if "__CUDA_ARCH__ < 800" not in one[1]]
