@@ -90,8 +90,8 @@ CISDL_INLINE void strided_tile_rows(int64_t rows, int64_t k, const TileA<T>& a, 
     if constexpr (kLess < MR - 1) {
       if (rows > kLess) {
         strided_tile<T, kLess, NV, kRead>(k, a, b, out, cols);
-        return strided_tile_rows<T, NV, kRead, kLess>(rows - kLess, k, {a.data + kLess * a.row, a.row, a.k}, b,
-                                                      below(out, kLess), cols);
+        return strided_tile_rows<T, NV, kRead, kLess>(
+            rows - kLess, k, {a.data + kLess * a.row, a.row, a.k, a.ahead, a.ahead_k}, b, below(out, kLess), cols);
       }
     }
     strided_tile_rows<T, NV, kRead, kLess>(rows, k, a, b, out, cols);
