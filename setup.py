@@ -66,6 +66,9 @@ CUDA_SOURCES = [
     "linear",
     "recurrent",
     "lstm_cell",
+    "hopper_gemm",
+    "linear_hopper",
+    "conv2d_hopper",
 ]
 
 # Architectures that run the code of another one of their family, by NVIDIA's rule for desktop and server GPUs
@@ -111,8 +114,12 @@ class Cuda:
     libraries: Path
     archs: list[str]
 
-    def gencode(self) -> str:
-        """Machine code for every architecture, and PTX of the last for those to come."""
+    def gencode(self, source: str) -> str:
+        """Machine code for every architecture, and PTX of the last for those to come; Hopper's own, for it alone."""
+        if "hopper" in source:
+            if "90" in self.archs:
+                return "-gencode=arch=compute_90a,code=sm_90a"
+            return f"-gencode=arch=compute_{self.archs[-1]},code=sm_{self.archs[-1]} -DCISDL_NO_HOPPER"
         last = self.archs[-1]
         own_code = [a for a in self.archs if SAME_CODE.get(a) not in self.archs]
         flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in own_code]
@@ -204,7 +211,7 @@ def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
     if cuda:
         ninja.rule("nvcc", f"{cuda.nvcc} -ccbin {cxx} -MMD -MF $out.d $flags -c $in -o $out")
         for name in CUDA_SOURCES:
-            flags = f"{NVCC_FLAGS} {cuda.gencode()}"
+            flags = f"{NVCC_FLAGS} {cuda.gencode(name)}"
             ninja.edge("nvcc", f"cuda/{name}.o", [str(CSRC / f"cuda/{name}.cu")], flags)
         libraries += f" -L{cuda.libraries} -lcudart_static -ldl -lrt -lpthread"
     for name in ISA_SOURCES:

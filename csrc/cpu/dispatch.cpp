@@ -287,12 +287,18 @@ std::vector<std::string> implementations(Op op) {
   return {};
 }
 
+std::vector<std::string> gpu_implementations(Op op) {
+  if (op > Op::conv_transpose2d_backward_weight) return {};
+  return {"cuda_hopper", "cuda_mma", "cuda"};
+}
+
 void force_implementation(Op op, const std::string& name) {
   if (name.empty()) {
     state(op).forced = nullptr;
     return;
   }
-  const std::vector<std::string> names = implementations(op);
+  std::vector<std::string> names = implementations(op);
+  for (const std::string& on_gpu : gpu_implementations(op)) names.push_back(on_gpu);
   for (const std::string& known : names) {
     if (known == name) {
       state(op).forced = intern(name);
@@ -315,6 +321,11 @@ void record_implementation(Op op, const char* name) { state(op).last.store(name,
 bool strict() { return g_strict.load(std::memory_order_relaxed); }
 
 const char* forced_name(Op op) { return state(op).forced.load(std::memory_order_relaxed); }
+
+const char* forced_on_gpu(Op op) {
+  const char* name = forced_name(op);
+  return name && std::strncmp(name, "cuda", 4) == 0 ? name : nullptr;
+}
 
 bool same_name(const char* a, const char* b) { return std::strcmp(a, b) == 0; }
 

@@ -102,4 +102,36 @@ const char* run_mma(const Conv2dBackwardInput<T>& args, void* scratch, void* str
 template <class T>
 const char* run_mma(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream);
 
+// The same with T = BFloat16 or Float16 by Hopper's own instructions (hopper_gemm.h): -1 for what they do not
+// take, and on every GPU but one of compute capability 9.0.
+template <class T>
+int64_t hopper_scratch(const LinearForward<T>& args);
+template <class T>
+int64_t hopper_scratch(const LinearBackwardInput<T>& args);
+template <class T>
+int64_t hopper_scratch(const LinearBackwardWeight<T>& args);
+template <class T>
+int64_t hopper_scratch(const Conv2dForward<T>& args);
+template <class T>
+int64_t hopper_scratch(const Conv2dBackwardInput<T>& args);
+template <class T>
+int64_t hopper_scratch(const Conv2dBackwardWeight<T>& args);
+
+template <class T>
+const char* run_hopper(const LinearForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const LinearBackwardInput<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const LinearBackwardWeight<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const Conv2dForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const Conv2dBackwardInput<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream);
+
+// grad_bias[c] = sum over rows of grad_output[row][c], for T = BFloat16 and Float16.
+template <class T>
+const char* run_bias_gradient(const T* grad_output, int64_t rows, int64_t channels, T* grad_bias, void* stream);
+
 }  // namespace cisdl::cuda

@@ -99,4 +99,5 @@ const char* launch(Kernel* kernel, unsigned blocks, unsigned threads, void* /*st
 
 }  // namespace cisdl::emulation
 
+#include "hopper.h"
 #include "tensor_cores.h"

@@ -3,6 +3,7 @@
 //
 //   threads.cpp   fibers as threads: barriers, a warp's instructions, words that blocks publish to each other
 //   copies.cpp    cp.async
+//   hopper.cpp    what compute capability 9.0 adds: the copy engine, mbarriers, products of a warpgroup
 //   memory.cpp    shared memory, device memory, faults
 //   launches.cpp  grids
 //   settings.cpp  orders, and what is left out on purpose
@@ -154,6 +155,12 @@ void forget_threads();
 
 // Where the running thread is now; false: this place is left out.
 bool reach(const char* file, unsigned line);
+
+// What is on its way in a block without its threads (hopper.cpp): nothing when one begins; one copy arrives where
+// nobody can go on without it (false: none is under way); what is still on its way at the end, in words.
+void begin_asynchronous();
+bool deliver_late();
+std::string unfinished();
 
 void clear_shared_memory(Block& block);
 // Which shared variable was overrun, or nothing.

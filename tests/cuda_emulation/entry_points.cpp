@@ -131,33 +131,45 @@ const char* call(const char* name, Numbers n, Tensors t) {
   return "unknown problem";
 }
 
-template <class Args>
+// On mma.sync, or on Hopper's tensor cores.
+template <bool hopper, class Args>
 const char* call_mma(const Args& args) {
-  const int64_t size = cuda::mma_scratch(args);
+  int64_t size;
+  if constexpr (hopper)
+    size = cuda::hopper_scratch(args);
+  else
+    size = cuda::mma_scratch(args);
   if (size < 0) return "not for tensor cores";
-  return with_scratch(size, [&](void* scratch) { return cuda::run_mma(args, scratch, nullptr); });
+  return with_scratch(size, [&](void* scratch) {
+    if constexpr (hopper)
+      return cuda::run_hopper(args, scratch, nullptr);
+    else
+      return cuda::run_mma(args, scratch, nullptr);
+  });
 }
 
-template <class T>
+template <bool hopper, class T>
 const char* call_mma(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
-  if (is("linear_forward")) return call_mma(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
-  if (is("linear_backward_input")) return call_mma(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
+  if (is("linear_forward")) return call_mma<hopper>(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("linear_backward_input"))
+    return call_mma<hopper>(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
   if (is("linear_backward_weight"))
-    return call_mma(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
+    return call_mma<hopper>(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
   if (is("conv2d_forward"))
-    return call_mma(
+    return call_mma<hopper>(
         Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0.0f) : T(kNoLeast)});
   if (is("conv2d_backward_input"))
-    return call_mma(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t});
+    return call_mma<hopper>(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t});
   if (is("conv2d_backward_weight"))
-    return call_mma(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
+    return call_mma<hopper>(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
   return "not for tensor cores";
 }
 
 }  // namespace
 
-// nullptr, or what went wrong. `kind`: float, double, or on tensor cores BFloat16, Float16, float as TF32.
+// nullptr, or what went wrong. `kind`: float, double, or on tensor cores BFloat16, Float16, float as TF32;
+// on Hopper's BFloat16, Float16.
 extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, int kind,
                                                                             const int64_t* numbers,
                                                                             void* const* tensors) {
@@ -167,10 +179,14 @@ extern "C" __attribute__((visibility("default"))) const char* emulation_run(cons
     case 1:
       return call<double>(problem, {numbers}, {tensors});
     case 2:
-      return call_mma<cuda::BFloat16>(problem, {numbers}, {tensors});
+      return call_mma<false, cuda::BFloat16>(problem, {numbers}, {tensors});
     case 3:
-      return call_mma<cuda::Float16>(problem, {numbers}, {tensors});
+      return call_mma<false, cuda::Float16>(problem, {numbers}, {tensors});
+    case 5:
+      return call_mma<true, cuda::BFloat16>(problem, {numbers}, {tensors});
+    case 6:
+      return call_mma<true, cuda::Float16>(problem, {numbers}, {tensors});
     default:
-      return call_mma<float>(problem, {numbers}, {tensors});
+      return call_mma<false, float>(problem, {numbers}, {tensors});
   }
 }

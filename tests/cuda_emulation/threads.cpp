@@ -39,6 +39,7 @@ void prepare(Fiber& fiber) {
 void begin_block(Block& block, unsigned index) {
   block.index = index;
   clear_shared_memory(block);
+  begin_asynchronous();
   for (unsigned t = 0; t < machine.threads; ++t) {
     Fiber& fiber = block.fibers[t];
     if (!fiber.stack) prepare(fiber);
@@ -169,10 +170,13 @@ std::string run_blocks(const std::vector<unsigned>& indices) {
     machine.news = false;
     for (Block* block : alive)
       if (std::string wrong = run_phase(*block); !wrong.empty()) return wrong;
+    for (Block* block : alive)
+      if (std::string wrong = has_ended(*block) ? unfinished() : ""; !wrong.empty()) return wrong;
     alive.erase(std::remove_if(alive.begin(), alive.end(), [](Block* block) { return has_ended(*block); }),
                 alive.end());
     if (machine.news && !alive.empty()) continue;
     deliver_all();
+    if (deliver_late()) continue;
     if (!machine.news) return deadlock(alive);
   }
   return "";
