@@ -115,8 +115,8 @@ class Cuda:
     archs: list[str]
 
     def gencode(self, source: str) -> str:
-        """Machine code for every architecture, and PTX of the last for those to come; Hopper's own, for it alone."""
-        if "hopper" in source:
+        """Machine code for every architecture, and PTX of the last for later ones."""
+        if "hopper" in source:  # instructions that no other one has
             if "90" in self.archs:
                 return "-gencode=arch=compute_90a,code=sm_90a"
             return f"-gencode=arch=compute_{self.archs[-1]},code=sm_{self.archs[-1]} -DCISDL_NO_HOPPER"

@@ -18,7 +18,7 @@ from pathlib import Path
 from .build import CUDA, ROOT
 
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-FLAGS = "-std=c++20 -O3 -Xptxas -v -cubin".split()
+FLAGS = ["-std=c++20", "-O3", "-Xptxas", "-v", "-cubin"]
 
 
 def _flags(source: Path) -> list[str]:
@@ -93,7 +93,7 @@ def instructions(source: Path) -> dict[str, set[str]]:
     ).stdout
     found = {}
     for part in listing.split("Function : ")[1:]:
-        code = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", part)
+        code = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Zx0-9_.]*)", part)
         found[part.partition("\n")[0].strip()] = set(code)
     return found
 

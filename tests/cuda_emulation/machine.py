@@ -133,8 +133,7 @@ class Machine:
 
         Inputs are read-only for the kernel. ``updated``, which come after the inputs, it may read and write.
         Outputs hold NaN until it writes them. Both are changed in place. bfloat16, float16 and, with
-        ``tf32``, float32 run on tensor cores, with ``hopper`` by Hopper's instructions; `NotForTensorCores` if
-        they cannot.
+        ``tf32``, float32 run on tensor cores (``hopper``: on its own); `NotForTensorCores` if they cannot.
         """
         dtype = next(tensor.dtype for tensor in (*inputs, *updated, *outputs) if tensor is not None)
         kind = HOPPER[dtype] if hopper else TF32 if tf32 else KINDS[dtype]

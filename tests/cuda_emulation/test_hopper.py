@@ -1,4 +1,4 @@
-"""The kernels of compute capability 9.0, emulated: descriptors, swizzled tiles, the ring of copies, unfolded images."""
+"""The kernels of compute capability 9.0, emulated: descriptors, swizzled tiles, the ring, unfolded images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .emulated import Emulated
 from .machine import ORDERS, Machine
 from .test_tensor_cores import make_conv, make_linear
 
-# Sizes that are no multiple of a tile or step in any of the three products, both widths of tiles, depths of one step
-# and of more than the ring has stages. In the "split" ones some depths are cut into slices.
+# Sizes that are no multiple of a tile or step in any of the three products, both widths of tiles, depths of
+# one step and of more than the ring has stages. In the "split" ones some depths are cut into slices.
 CASES = (
     make_linear("hopper_small", 3, 16, 8),
     make_linear("hopper_tiles", 200, 328, 136),
@@ -28,8 +28,8 @@ CASES = (
 )
 # How many of a case's three products are for other kernels: the gradient of the input with a stride.
 OTHERS = {"conv2d/tensor_cores_hopper_strided": 1}
-# Nothing for it: chunks that are no pieces of 16 bytes, pairs that are none, a step that is mostly zeros, groups,
-# cells too far apart, a stride too long.
+# Nothing for it: rows that are no whole chunks of 16 bytes, steps that would be mostly zeros, groups, cells
+# too far apart.
 REFUSED = (
     make_linear("hopper_odd", 5, 18, 7),
     make_conv("hopper_few_channels", (2, 16, 9, 11), (24, 16, 3, 3), padding=1),

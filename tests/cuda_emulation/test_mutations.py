@@ -18,13 +18,14 @@ from cisdl_ops.cases import CASES, OPS, Case
 from .build import CUDA
 from .emulated import Emulated
 from .machine import ORDERS, EmulationError, Machine
+from .test_hopper import CASES as HOPPER_CASES
 from .test_tensor_cores import CASES as TENSOR_CORE_CASES
 
 Run = Callable[[], list[torch.Tensor]]
 
 
 def _named(*identifiers: str) -> list[Case]:
-    found = {case.id: case for case in (*CASES, *TENSOR_CORE_CASES)}
+    found = {case.id: case for case in (*CASES, *TENSOR_CORE_CASES, *HOPPER_CASES)}
     return [found[identifier] for identifier in identifiers]
 
 
@@ -43,11 +44,16 @@ TENSOR_CORES = _named(
     "linear/tensor_cores_split",
     "conv_transpose2d/tensor_cores_transposed",
 )
+HOPPER = _named("linear/tensor_cores_hopper_tiles", "conv2d/tensor_cores_hopper_padded")
 
 
-def _runs(machine: Machine) -> list[Run]:
-    def outcome(case: Case, dtype: torch.dtype, channels_last: bool) -> list[torch.Tensor]:
-        function = Emulated(machine, channels_last).function(case.op)
+def _runs(machine: Machine) -> dict[bool, list[Run]]:
+    """Those on Hopper's tensor cores, and the others."""
+
+    def outcome(
+        case: Case, dtype: torch.dtype, channels_last: bool, hopper: bool = False
+    ) -> list[torch.Tensor]:
+        function = Emulated(machine, channels_last, hopper=hopper).function(case.op)
         return list(tolerance.run(case, function, case.inputs(dtype, requires_grad=True)).tensors.values())
 
     runs = [
@@ -62,15 +68,16 @@ def _runs(machine: Machine) -> list[Run]:
         places = torch.tensor([[5, -1, 23], [0, 7, -1]]).expand(1, 2, 2, 3).contiguous()
         return [Emulated(machine).max_pool2d_gather(input, places, kernel_size=2)]
 
-    return [*runs, gather, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
+    others = [*runs, gather, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
+    return {False: others, True: [partial(outcome, case, torch.bfloat16, True, True) for case in HOPPER]}
 
 
 @pytest.fixture(scope="module")
-def noticed(machine: Machine) -> Callable[[AbstractContextManager[None]], bool]:
-    """Whether a run in some order fails, or gives other bits, with a mutation."""
+def noticed(machine: Machine) -> Callable[[AbstractContextManager[None], str], bool]:
+    """Whether a run in some order fails, or gives other bits, with a mutation of a file."""
     runs = _runs(machine)
     machine.configure(ORDERS[0])
-    expected = [run() for run in runs]
+    expected = {kind: [run() for run in some] for kind, some in runs.items()}
 
     def different(run: Run, right: Sequence[torch.Tensor]) -> bool:
         try:
@@ -78,9 +85,10 @@ def noticed(machine: Machine) -> Callable[[AbstractContextManager[None]], bool]:
         except EmulationError:
             return True
 
-    def any_different(mutation: AbstractContextManager[None]) -> bool:
+    def any_different(mutation: AbstractContextManager[None], file: str) -> bool:
+        kind = "hopper" in file
         with mutation:
-            for run, right in zip(runs, expected, strict=True):
+            for run, right in zip(runs[kind], expected[kind], strict=True):
                 for order in ORDERS:
                     machine.configure(order)
                     if different(run, right):
@@ -95,10 +103,15 @@ def _of_kernels(places: Sequence[tuple[str, int]]) -> Iterator[tuple[int, str, i
 
 
 def test_every_barrier_and_wait_is_needed(machine: Machine, noticed: Callable[..., bool]) -> None:
-    """Without any one __syncthreads or wait for copies, some order of threads gives another result."""
+    """Without any one __syncthreads or wait for copies, some order of threads gives another result.
+
+    On Hopper, without any arrival, fence, copy or product, too.
+    """
     places = list(_of_kernels(machine.barriers()))
-    assert {file for _, file, _ in places} == {"gemm.cuh", "mma_gemm.cuh", "sums.cuh"}
-    missed = [(file, line) for _, file, line in places if not noticed(machine.without_barrier(file, line))]
+    assert {file for _, file, _ in places} == {"gemm.cuh", "hopper_gemm.cu", "mma_gemm.cuh", "sums.cuh"}
+    missed = [
+        (file, line) for _, file, line in places if not noticed(machine.without_barrier(file, line), file)
+    ]
     assert not missed, "nobody notices their absence"
 
 
@@ -112,5 +125,5 @@ def test_every_bounds_check_is_needed(machine: Machine, noticed: Callable[..., b
         if "CISDL_INSIDE(" in line and "#define" not in line
     }
     assert {(file, line) for _, file, line in places} == written, "every check is reached"
-    missed = [(file, line) for i, file, line in places if not noticed(machine.without_bounds_check(i))]
+    missed = [(file, line) for i, file, line in places if not noticed(machine.without_bounds_check(i), file)]
     assert not missed, "nobody notices their absence"
