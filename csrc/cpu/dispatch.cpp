@@ -166,6 +166,8 @@ void read_environment() {
   }
 }
 
+bool is_for_gpu(const char* name) { return std::strncmp(name, "cuda", 4) == 0; }
+
 template <class Args>
 std::vector<std::string> names_of(const ImplementationList<Args>& list) {
   std::vector<std::string> names;
@@ -324,16 +326,18 @@ const char* forced_name(Op op) { return state(op).forced.load(std::memory_order_
 
 const char* forced_on_gpu(Op op) {
   const char* name = forced_name(op);
-  return name && std::strncmp(name, "cuda", 4) == 0 ? name : nullptr;
+  return name && is_for_gpu(name) ? name : nullptr;
 }
 
 bool same_name(const char* a, const char* b) { return std::strcmp(a, b) == 0; }
 
 void cannot_force(Op op, const char* name, bool known) {
-  throw std::invalid_argument(std::string("implementation of ") + op_name(op) + ": " + name +
-                              (known ? " cannot run this problem (shape, layout or options); lift the force or "
-                                       "choose another"
-                                     : " is not in the list of this instruction set"));
+  const char* why = " is not in the list of this instruction set";
+  if (known)
+    why = " cannot run this problem (shape, layout or options); lift the force or choose another";
+  else if (is_for_gpu(name))
+    why = " runs on a GPU only; lift the force, choose another or move the tensors";
+  throw std::invalid_argument(std::string("implementation of ") + op_name(op) + ": " + name + why);
 }
 
 }  // namespace cisdl
