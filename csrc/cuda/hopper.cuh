@@ -28,11 +28,11 @@
 
 namespace cisdl::cuda {
 
-constexpr int kAtomBytes = 1024;    // eight rows of 128 bytes
-constexpr int kAtomNumbers = 64;    // of 16 bits in such a row
-constexpr int kWarpgroup = 128;     // threads
-constexpr int kProductDepth = 16;   // of one wgmma, in numbers of 16 bits
-constexpr int kMaxChannelStep = 8;  // the largest stride that the copy engine steps over an image with
+constexpr int kAtomBytes = 1024;   // eight rows of 128 bytes
+constexpr int kAtomNumbers = 64;   // of 16 bits in such a row
+constexpr int kWarpgroup = 128;    // threads
+constexpr int kProductDepth = 16;  // of one wgmma, in numbers of 16 bits
+constexpr int kMaxImageStep = 8;   // the longest step over an image that the copy engine makes
 
 // Where a matrix in shared memory lies, for wgmma: its address, the bytes between groups of 64 lines (read only
 // where rows are depths), the bytes between groups of eight rows, and the swizzle mode 128B.
@@ -265,7 +265,7 @@ __device__ inline uint32_t packed(float low, float high) {
       "}, "                                                                            \
       "%64, %65, p, 1, 1, %67, %68;\n}"                                                \
       : CISDL_REGISTERS_32(0), CISDL_REGISTERS_32(32)                                  \
-      : "l"(a), "l"(b), "r"(int{add}), "n"(int{a_across}), "n"(int{b_across}))
+      : "l"(a), "l"(b), "r"(1), "n"(int{a_across}), "n"(int{b_across}))
 #define CISDL_WGMMA_256(type)                                                                         \
   asm volatile(                                                                                       \
       "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"                                                   \
@@ -273,11 +273,11 @@ __device__ inline uint32_t packed(float low, float high) {
       "}, "                                                                                           \
       "%128, %129, p, 1, 1, %131, %132;\n}"                                                           \
       : CISDL_REGISTERS_32(0), CISDL_REGISTERS_32(32), CISDL_REGISTERS_32(64), CISDL_REGISTERS_32(96) \
-      : "l"(a), "l"(b), "r"(int{add}), "n"(int{a_across}), "n"(int{b_across}))
+      : "l"(a), "l"(b), "r"(1), "n"(int{a_across}), "n"(int{b_across}))
 
-// Begins C += A B, or C = A B where `add` is false: 64 lines of A, 2 n columns, a depth of 16, by a warpgroup.
+// Begins C += A B: 64 lines of A, 2 n columns, a depth of 16, by a warpgroup.
 template <class T, bool a_across, bool b_across, int n>
-__device__ inline void multiply_async(float (&c)[n], uint64_t a, uint64_t b, bool add) {
+__device__ inline void multiply_async(float (&c)[n], uint64_t a, uint64_t b) {
   static_assert(n == 64 || n == 128);
 #ifndef CISDL_NO_WGMMA
   if constexpr (n == 64) {

@@ -70,51 +70,48 @@ struct alignas(8) FloatPair {
 
 // A tile of C and a slice of the depth.
 struct HopperTile {
-  int64_t slice;
+  int32_t part, slice;
   int32_t row, atom;   // the first
   int32_t begin, end;  // steps
 };
 
 template <int columns>
-__device__ int64_t tile_count(const HopperGemm& gemm) {
-  return gemm.slices() * divide_up(gemm.rows, kHopperRows) * divide_up(gemm.atoms(), columns / kAtomNumbers);
-}
-
-template <int columns>
 __device__ HopperTile tile_at(const HopperGemm& gemm, int64_t index) {
-  const int64_t row_tiles = divide_up(gemm.rows, kHopperRows);
-  const int64_t column_tiles = divide_up(gemm.atoms(), columns / kAtomNumbers);
+  HopperTile tile;
+  tile.part = 0;
   int64_t in_slice = index;
-  const int64_t slice = divide_off(in_slice, row_tiles * column_tiles);
+  for (; tile.part + 1 < gemm.parts && in_slice >= gemm.tiles(tile.part, columns); ++tile.part)
+    in_slice -= gemm.tiles(tile.part, columns);
+  const int64_t row_tiles = divide_up(gemm.part[tile.part].rows, kHopperRows);
+  const int64_t column_tiles = divide_up(gemm.atoms(), columns / kAtomNumbers);
+  tile.slice = static_cast<int32_t>(divide_off(in_slice, row_tiles * column_tiles));
   int64_t in_band = in_slice;
   const int64_t band = divide_off(in_band, kBand * column_tiles);
   const int64_t left = row_tiles - band * kBand;
   int64_t row_tile = in_band;
   const int64_t column_tile = divide_off(row_tile, left < kBand ? left : kBand);
-  HopperTile tile;
-  tile.slice = slice;
   tile.row = static_cast<int32_t>((band * kBand + row_tile) * kHopperRows);
   tile.atom = static_cast<int32_t>(column_tile * (columns / kAtomNumbers));
-  tile.begin = static_cast<int32_t>(slice) * gemm.slice_steps;
-  tile.end = gemm.steps();
+  tile.begin = tile.slice * gemm.slice_steps;
+  tile.end = gemm.steps(tile.part);
   if (gemm.slice_steps != 0 && tile.begin + gemm.slice_steps < tile.end) tile.end = tile.begin + gemm.slice_steps;
   return tile;
 }
 
 // ------------------------------------------------------------------------------------------------------ copying
 
-// Copies 64 channels from `channel` on of the patches at the positions from `position` on, under the cell `tap`.
-__device__ void copy_patch_rows(void* target, const HopperGemm& gemm, const TensorMap& map, Barrier* barrier,
-                                int32_t channel, int64_t position, int32_t tap) {
-  const HopperPatches& p = gemm.patches;
+// Copies 64 channels from `channel` on of the patches at the positions from `position` on, under a cell of
+// `cells`.
+__device__ void copy_patch_rows(void* target, const TensorMap& map, const HopperPatches& p, Barrier* barrier,
+                                int32_t channel, int64_t position, int32_t cell, int32_t cells) {
   int64_t w = position;
   int64_t h = divide_off(w, p.width);
   const int64_t n = divide_off(h, p.height);
-  const int32_t cell = p.flipped ? gemm.depth_taps - 1 - tap : tap;
+  const int32_t counted = p.flipped ? cells - 1 - cell : cell;
   copy_patches(target, map, barrier, channel, p.lower_w + static_cast<int32_t>(w) * p.step_w,
                p.lower_h + static_cast<int32_t>(h) * p.step_h, static_cast<int32_t>(n),
-               static_cast<uint16_t>(cell % p.kernel_w * p.dilation_w),
-               static_cast<uint16_t>(cell / p.kernel_w * p.dilation_h));
+               static_cast<uint16_t>(counted % p.cells_w * p.dilation_w),
+               static_cast<uint16_t>(counted / p.cells_w * p.dilation_h));
 }
 
 // All that one thread has to do: every step of every tile of this block into the ring.
@@ -122,38 +119,42 @@ template <int columns>
 __device__ void copy_tiles(const HopperGemm& gemm, HopperShared<columns>& shared) {
   constexpr int kAtoms = columns / kAtomNumbers;
   const int32_t tap_steps = gemm.tap_steps(), tap_atoms = gemm.tap_atoms();
-  const int64_t count = tile_count<columns>(gemm);
+  const int64_t count = gemm.tiles(columns);
   RingPlace ring;
   for (int64_t index = blockIdx.x; index < count; index += gridDim.x) {
     const HopperTile tile = tile_at<columns>(gemm, index);
+    const HopperPart& part = gemm.part[tile.part];
     // Atoms of nothing but lines beyond the end are not copied: nobody stores what becomes of them.
-    const int32_t a_atoms = gemm.a_across && gemm.rows - tile.row <= kAtomNumbers ? 1 : 2;
+    const int32_t a_atoms = gemm.a_across && part.rows - tile.row <= kAtomNumbers ? 1 : 2;
     const int32_t b_atoms = gemm.b_across && gemm.atoms() - tile.atom < kAtoms ? gemm.atoms() - tile.atom : kAtoms;
     int32_t tap = tile.begin / tap_steps;
     int32_t depth = tile.begin % tap_steps * kHopperDepth;
     for (int32_t step = tile.begin; step < tile.end; ++step) {
       auto& stage = shared.stage[ring.stage];
       Barrier* full = &shared.full[ring.stage];
+      const int32_t b_tap =
+          part.b_tap + tap / part.patches.cells_w * part.b_step_h + tap % part.patches.cells_w * part.b_step_w;
       wait_for_phase(&shared.empty[ring.stage], ring.parity ^ 1);
       arrive_expecting(full, (a_atoms + b_atoms) * kAtomSide);
-      if (!gemm.a_across && gemm.image == HopperImage::a) {
-        copy_patch_rows(stage.a, gemm, gemm.a, full, depth, tile.row, tap);
+      if (gemm.image == HopperImage::a) {
+        copy_patch_rows(stage.a, part.a, part.patches, full, depth, tile.row, tap, part.depth_taps);
       } else if (!gemm.a_across) {
-        copy_box(stage.a, gemm.a, full, depth, tap, tile.row);
+        copy_box(stage.a, part.a, full, depth, tap, tile.row);
       } else {
         for (int32_t i = 0; i < a_atoms; ++i)
-          copy_box(stage.a + i * kAtomSide, gemm.a, full, tile.row + i * kAtomNumbers, tap, depth);
+          copy_box(stage.a + i * kAtomSide, part.a, full, tile.row + i * kAtomNumbers, tap, depth);
       }
       if (!gemm.b_across) {
-        copy_box(stage.b, gemm.b, full, depth, tap, tile.atom * kAtomNumbers);
+        copy_box(stage.b, gemm.b, full, depth, b_tap, tile.atom * kAtomNumbers);
       } else {
         for (int32_t i = 0; i < b_atoms; ++i) {
-          const int32_t column_tap = (tile.atom + i) / tap_atoms;
+          const int32_t cell = (tile.atom + i) / tap_atoms;
           const int32_t column = (tile.atom + i) % tap_atoms * kAtomNumbers;
           if (gemm.image == HopperImage::b) {
-            copy_patch_rows(stage.b + i * kAtomSide, gemm, gemm.b, full, column, depth, column_tap);
+            copy_patch_rows(stage.b + i * kAtomSide, gemm.b, part.patches, full, column, depth, cell,
+                            gemm.column_taps);
           } else {
-            copy_box(stage.b + i * kAtomSide, gemm.b, full, column, tap, depth);
+            copy_box(stage.b + i * kAtomSide, gemm.b, full, column, b_tap, depth);
           }
         }
       }
@@ -178,6 +179,15 @@ __device__ uint64_t tile_descriptor(const unsigned char* tile) {
 // How far 16 numbers of depth lie apart.
 template <bool across>
 constexpr int kProductStep = across ? kProductDepth * 128 : kProductDepth * 2;
+
+// Which row of C a row of a part is.
+__device__ int64_t row_of(const HopperGemm& gemm, const HopperPart& part, int64_t row) {
+  if (gemm.parts == 1) return row;
+  int64_t w = row;
+  int64_t h = divide_off(w, part.patches.width);
+  const int64_t n = divide_off(h, part.patches.height);
+  return part.first_row + n * part.image_rows + h * part.row_step_h + w * part.row_step_w;
+}
 
 // Stores a row's columns of one atom, a pair of neighbours at a time, or as sums of a slice.
 template <class T>
@@ -213,11 +223,11 @@ template <class T, bool a_across, bool b_across, int columns>
 __device__ void multiply_tiles(const HopperGemm& gemm, HopperShared<columns>& shared) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int first_row = threadIdx.x / kWarpgroup * kAtomNumbers;  // of this warpgroup
-  const int64_t count = tile_count<columns>(gemm);
+  const int64_t count = gemm.tiles(columns);
   RingPlace ring;
   for (int64_t index = blockIdx.x; index < count; index += gridDim.x) {
     const HopperTile tile = tile_at<columns>(gemm, index);
-    float sum[columns / 2];
+    float sum[columns / 2] = {};
     Barrier* last = nullptr;
     for (int32_t step = tile.begin; step < tile.end; ++step) {
       const auto& stage = shared.stage[ring.stage];
@@ -228,8 +238,7 @@ __device__ void multiply_tiles(const HopperGemm& gemm, HopperShared<columns>& sh
 #pragma unroll
       for (int k = 0; k < kHopperDepth / kProductDepth; ++k)
         multiply_async<T, a_across, b_across>(sum, a + descriptor_step(k * kProductStep<a_across>),
-                                              b + descriptor_step(k * kProductStep<b_across>),
-                                              step > tile.begin || k > 0);
+                                              b + descriptor_step(k * kProductStep<b_across>));
       end_product_group();
       wait_for_products<1>(sum);  // those of the step before are complete
       if (last && lane == 0) arrive(last);
@@ -237,15 +246,17 @@ __device__ void multiply_tiles(const HopperGemm& gemm, HopperShared<columns>& sh
       ring.next();
     }
     wait_for_products<0>(sum);
-    if (lane == 0) arrive(last);
+    if (last && lane == 0) arrive(last);
+    const HopperPart& part = gemm.part[tile.part];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int64_t row = tile.row + first_row + warp % 4 * 16 + lane / 4 + half * 8;
-      if (!CISDL_INSIDE(row < gemm.rows)) continue;
+      if (!CISDL_INSIDE(row < part.rows)) continue;
+      const int64_t output_row = row_of(gemm, part, row);
 #pragma unroll
       for (int i = 0; i < columns / kAtomNumbers; ++i)
         if (CISDL_INSIDE(tile.atom + i < gemm.atoms()))
-          store_atom<T>(gemm, tile, row, tile.atom + i, sum + i * (kAtomNumbers / 2) + half * 2);
+          store_atom<T>(gemm, tile, output_row, tile.atom + i, sum + i * (kAtomNumbers / 2) + half * 2);
     }
   }
 }
@@ -285,10 +296,9 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T, bool a_across, bool b_across, int columns>
 const char* launch_tiles(const HopperGemm& gemm, void* stream) {
-  const int64_t tiles =
-      gemm.slices() * divide_up(gemm.rows, kHopperRows) * divide_up(gemm.atoms(), columns / kAtomNumbers);
-  return launch_with_shared(hopper_gemm_kernel<T, a_across, b_across, columns>, std::min(tiles, multiprocessors()),
-                            kHopperThreads, HopperShared<columns>::kBytes + kAtomBytes, stream, gemm);
+  return launch_with_shared(hopper_gemm_kernel<T, a_across, b_across, columns>,
+                            std::min(gemm.tiles(columns), multiprocessors()), kHopperThreads,
+                            HopperShared<columns>::kBytes + kAtomBytes, stream, gemm);
 }
 
 template <class T, int columns>
@@ -304,7 +314,7 @@ template <class T>
 const char* launch_hopper_gemm(HopperGemm gemm, void* scratch, void* stream) {
   const HopperPlan plan = hopper_plan(gemm);
   const HopperGemm whole = gemm;
-  const int64_t size = gemm.rows * gemm.columns();
+  const int64_t size = gemm.part[0].rows * gemm.columns();
   if (plan.slice_steps != 0) {
     gemm.output = scratch;
     gemm.bias = nullptr;

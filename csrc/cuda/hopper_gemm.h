@@ -10,7 +10,8 @@
 //
 // An operand is a tensor [z][y][x], x dense, and lies along the depth (x is the depth: y its tap, z the line) or
 // across it (x is the line: y a tap, z the depth). Or it is the patches of an image, whose lines (along the depth)
-// or depths (across it) are the positions of a filter, and whose taps are its cells.
+// or depths (across it) are the positions of a filter, and whose taps are its cells. Rows may come in a few parts,
+// each with its own patches: a gradient of an image that was read with a stride.
 #pragma once
 
 #include <algorithm>
@@ -29,44 +30,70 @@ constexpr int kHopperColumns[2] = {128, 256};  // columns of C that a block make
 struct HopperPatches {
   int32_t height, width;  // how many positions an image has
   int32_t lower_h, lower_w, step_h, step_w;
-  int32_t kernel_w, dilation_h, dilation_w;
+  int32_t cells_w;  // a row of the filter
+  int32_t dilation_h, dilation_w;
   bool flipped;  // cells are counted from the last to the first
 };
 
 enum class HopperImage : int32_t { none, a, b };  // which operand is patches
 
-struct HopperGemm {
-  TensorMap a, b;
-  bool a_across, b_across;
-  HopperImage image;
+// Rows of C with an A of their own. Its tap t meets the tap of B in row t / cells_w, column t % cells_w of a grid.
+struct HopperPart {
+  TensorMap a;
   HopperPatches patches;
   int64_t rows;
+  int32_t depth_taps;                 // may be 0: C is zero
+  int32_t b_tap, b_step_h, b_step_w;  // the first tap of B, and from row to row and column to column of the grid
+  int64_t first_row;                  // in C, where there are several parts; and from position to position:
+  int64_t image_rows, row_step_h, row_step_w;
+};
+
+constexpr int kHopperParts = 4;
+
+struct HopperGemm {
+  TensorMap b;
+  HopperPart part[kHopperParts];
+  int32_t parts;
+  bool a_across, b_across;
+  HopperImage image;
   int32_t tap_columns, column_taps;
-  int32_t depth, depth_taps;
-  void* output;              // [rows][column_taps * tap_columns]; tap_columns is even, output aligned to 4 bytes
-  const void* bias;          // [columns], or null
-  float least;               // no number of C becomes less
-  int32_t slice_steps = 0;   // 0: the whole depth; else float sums [slices][rows][columns] go to output
-  int64_t slice_stride = 0;  // numbers from one slice's sums to the next
+  int32_t depth;         // of a tap
+  void* output;          // [rows][column_taps * tap_columns]; tap_columns is even, output aligned to 4 bytes
+  const void* bias;      // [columns], or null
+  float least;           // no number of C becomes less
+  int32_t slice_steps;   // 0: the whole depth; else float sums [slices][rows][columns] go to output; one part
+  int64_t slice_stride;  // numbers from one slice's sums to the next
 
   __host__ __device__ int64_t columns() const { return int64_t{tap_columns} * column_taps; }
   // Atoms of 64 columns, and steps of depth, of a tap and of all.
   __host__ __device__ int32_t tap_atoms() const { return (tap_columns + kAtomNumbers - 1) / kAtomNumbers; }
   __host__ __device__ int32_t atoms() const { return tap_atoms() * column_taps; }
   __host__ __device__ int32_t tap_steps() const { return (depth + kHopperDepth - 1) / kHopperDepth; }
-  __host__ __device__ int32_t steps() const { return tap_steps() * depth_taps; }
-  __host__ __device__ int64_t slices() const { return slice_steps == 0 ? 1 : divide_up(steps(), slice_steps); }
+  __host__ __device__ int32_t steps(int i) const { return tap_steps() * part[i].depth_taps; }
+  __host__ __device__ int64_t slices() const { return slice_steps == 0 ? 1 : divide_up(steps(0), slice_steps); }
+  // Tiles of so many columns in a part, over all slices.
+  __host__ __device__ int64_t tiles(int i, int width) const {
+    return slices() * divide_up(part[i].rows, kHopperRows) * divide_up(atoms(), width / kAtomNumbers);
+  }
+  __host__ __device__ int64_t tiles(int width) const {
+    int64_t count = 0;
+    for (int i = 0; i < parts; ++i) count += tiles(i, width);
+    return count;
+  }
 };
 
-// C of so many columns and depths of so many taps, both operands along the depth and dense, nothing added to it.
+// C of one part, so many columns and a depth of so many taps; both operands along the depth and dense, nothing
+// added.
 inline HopperGemm hopper_gemm(int64_t rows, int64_t tap_columns, int64_t column_taps, int64_t depth,
                               int64_t depth_taps) {
   HopperGemm gemm{};
-  gemm.rows = rows;
+  gemm.parts = 1;
+  gemm.part[0].rows = rows;
+  gemm.part[0].depth_taps = static_cast<int32_t>(depth_taps);
+  gemm.part[0].patches.cells_w = 1;
   gemm.tap_columns = static_cast<int32_t>(tap_columns);
   gemm.column_taps = static_cast<int32_t>(column_taps);
   gemm.depth = static_cast<int32_t>(depth);
-  gemm.depth_taps = static_cast<int32_t>(depth_taps);
   gemm.least = kNoLeast;
   return gemm;
 }
@@ -80,12 +107,12 @@ struct HopperPlan {
 
 // 256 columns a tile where such tiles fill the GPU and are nearly full: they need the fewest bytes an operation.
 inline HopperPlan hopper_plan(const HopperGemm& gemm) {
-  const int64_t row_tiles = divide_up(gemm.rows, kHopperRows), atoms = gemm.atoms();
-  const bool wide = (atoms % 4 == 0 || atoms > 8) && row_tiles * divide_up(atoms, 4) >= multiprocessors();
+  const int32_t atoms = gemm.atoms();
+  const bool wide = (atoms % 4 == 0 || atoms > 8) && gemm.tiles(kHopperColumns[1]) >= multiprocessors();
   const int width = kHopperColumns[wide ? 1 : 0];
-  const int64_t bytes = gemm.rows * gemm.columns() * static_cast<int64_t>(sizeof(float));
-  const Slices slices = cut_depth(row_tiles * divide_up(atoms * kAtomNumbers, width), bytes,
-                                  int64_t{gemm.steps()} * kHopperDepth, kHopperDepth);
+  if (gemm.parts > 1) return {width, 0, 0};
+  const int64_t bytes = gemm.part[0].rows * gemm.columns() * static_cast<int64_t>(sizeof(float));
+  const Slices slices = cut_depth(gemm.tiles(width), bytes, int64_t{gemm.steps(0)} * kHopperDepth, kHopperDepth);
   if (slices.count == 1) return {width, 0, 0};
   return {width, static_cast<int32_t>(slices.depth / kHopperDepth), slices.count * bytes};
 }

@@ -27,7 +27,8 @@ const char* product(const T* a, bool a_across, const T* b, bool b_across, int64_
   gemm.output = output;
   const int width = hopper_plan(gemm).columns;
   const bool made =
-      (a_across ? across_map(gemm.a, a, depth, 1, rows) : along_map(gemm.a, a, rows, 1, depth, kHopperRows)) &&
+      (a_across ? across_map(gemm.part[0].a, a, depth, 1, rows)
+                : along_map(gemm.part[0].a, a, rows, 1, depth, kHopperRows)) &&
       (b_across ? across_map(gemm.b, b, depth, 1, columns) : along_map(gemm.b, b, columns, 1, depth, width));
   return made ? launch_hopper_gemm<T>(gemm, scratch, stream) : kNoTensorMap;
 }

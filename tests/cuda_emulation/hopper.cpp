@@ -204,7 +204,7 @@ void execute(unsigned warp, Product& product) {
   for (int lane = 0; lane < static_cast<int>(kWarp); ++lane) {
     for (int r = 0; r < p.registers; ++r) {
       const int line = lane / 4 + r / 2 % 2 * 8, column = r / 4 * 8 + lane % 4 * 2 + r % 2;
-      float sum = p.add ? accumulators.value[lane][static_cast<size_t>(r)] : 0;
+      float sum = accumulators.value[lane][static_cast<size_t>(r)];
       for (int k = 0; k < 16; ++k) sum += a[line][k] * b[k][column];
       accumulators.value[lane][static_cast<size_t>(r)] = sum;
     }
@@ -222,7 +222,7 @@ void begin_product(const void* const* by_lane) {
   const AsyncProduct first = brought(0);
   for (unsigned lane = 0; lane < kWarp; ++lane) {
     const AsyncProduct other = brought(lane);
-    if (other.a != first.a || other.b != first.b || other.add != first.add)
+    if (other.a != first.a || other.b != first.b)
       return stop("the threads of a warp bring different descriptors to a product");
     if (!now.fenced[warp * kWarp + lane]) return stop("a product without wgmma.fence before it");
   }

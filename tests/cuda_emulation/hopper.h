@@ -49,7 +49,7 @@ struct AsyncProduct {
   float* c;
   int registers;
   uint64_t a, b;
-  bool add, a_across, b_across, is_bfloat16;
+  bool a_across, b_across, is_bfloat16;
 };
 void fence_products(Here here);
 void multiply_async(const AsyncProduct& product, Here here);
@@ -122,8 +122,8 @@ void wait_for_products(float (&)[n], Here here = Here::current()) {
 }
 
 template <class T, bool a_across, bool b_across, int n>
-void multiply_async(float (&c)[n], uint64_t a, uint64_t b, bool add, Here here = Here::current()) {
-  emulation::multiply_async({c, n, a, b, add, a_across, b_across, std::is_same_v<T, BFloat16>}, here);
+void multiply_async(float (&c)[n], uint64_t a, uint64_t b, Here here = Here::current()) {
+  emulation::multiply_async({c, n, a, b, a_across, b_across, std::is_same_v<T, BFloat16>}, here);
 }
 
 template <class T>

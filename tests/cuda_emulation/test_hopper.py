@@ -24,10 +24,21 @@ CASES = (
     make_conv("hopper_strided", (2, 48, 10, 9), (56, 48, 3, 2), stride=2, padding=(2, 1)),
     make_conv("hopper_dilated", (1, 56, 12, 13), (64, 56, 3, 3), dilation=2, padding=3),
     make_conv("hopper_pointwise", (3, 96, 9, 8), (264, 96, 1, 1)),
+    make_conv("hopper_pointwise_strided", (2, 64, 7, 6), (64, 64, 1, 1), stride=2),
+    make_conv(
+        "hopper_stride_and_dilation",
+        (1, 64, 13, 9),
+        (64, 64, 3, 4),
+        stride=(2, 1),
+        dilation=(2, 3),
+        padding=4,
+    ),
+    make_conv("hopper_stride_of_three", (1, 64, 11, 13), (48, 64, 3, 3), stride=3, padding=1),
+    make_conv("hopper_transposed", (2, 64, 5, 6), (64, 48, 4, 4), stride=2, padding=1, transposed=True),
     make_conv("hopper_split", (5, 64, 16, 16), (48, 64, 1, 2), padding="same"),
 )
-# How many of a case's three products are for other kernels: the gradient of the input with a stride.
-OTHERS = {"conv2d/tensor_cores_hopper_strided": 1}
+# How many of a case's three products are for other kernels: the gradient of the input with a stride of 3.
+OTHERS = {"conv2d/tensor_cores_hopper_stride_of_three": 1}
 # Nothing for it: rows that are no whole chunks of 16 bytes, steps that would be mostly zeros, groups, cells
 # too far apart.
 REFUSED = (
