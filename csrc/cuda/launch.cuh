@@ -3,7 +3,7 @@
 // Every kernel here walks its work with a grid-stride loop over int64 indices along grid.x alone, so a launch
 // needs nothing but the number of blocks that would be ideal: `launch` leaves out empty work, keeps the grid
 // within the hardware's limit and reports a launch that failed. tests/cuda_emulation compiles the same sources as
-// plain C++; what differs there, shared memory and the launch itself, is in this file (and tensor_cores.cuh).
+// plain C++; what differs there, shared memory and the launch, is in this file (tensor_cores.cuh, hopper.cuh).
 #pragma once
 
 #include <cstdint>
