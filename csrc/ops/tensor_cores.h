@@ -46,7 +46,7 @@ bool run_on_tensor_cores(Op op, const Tensor& on, const Args& args) {
   const char* forced = forced_on_gpu(op);
   const auto wanted = [&](const char* name) { return !forced || same_name(forced, name); };
   bool done = false;
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (sizeof(T) == 2 && requires { cuda::hopper_scratch(args); }) {
     const auto run = [](const Args& a, void* scratch, void* stream) {
       return cuda::run_hopper(a, scratch, stream);
     };

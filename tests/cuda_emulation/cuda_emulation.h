@@ -8,8 +8,8 @@
 //
 // A warp's instruction (ldmatrix, mma.sync; tensor_cores.h) waits for its 32 threads; the last to arrive executes
 // it for all. An asynchronous copy (cp.async) arrives at once in forward order, as late as a wait allows in
-// reverse order, and at either time in shuffled order: what reads too early or overwrites too early shows. hopper.cpp
-// does the same for the copy engine and the products of a warpgroup.
+// reverse order, and at either time in shuffled order: what reads too early or overwrites too early shows.
+// hopper.cpp does the same for the copy engine and the products of a warpgroup.
 //
 // Not emulated: other warp intrinsics, atomics, more than one dimension. A kernel that uses them does not compile
 // here, which is the moment to add them.
