@@ -100,16 +100,24 @@ __device__ HopperTile tile_at(const HopperGemm& gemm, int64_t index) {
 
 // ------------------------------------------------------------------------------------------------------ copying
 
-// Copies 64 channels from `channel` on of the patches at the positions from `position` on, under a cell of
-// `cells`.
-__device__ void copy_patch_rows(void* target, const TensorMap& map, const HopperPatches& p, Barrier* barrier,
-                                int32_t channel, int64_t position, int32_t cell, int32_t cells) {
+// The first cell of the filter at a position, in which image.
+struct PatchPlace {
+  int32_t w, h, n;
+};
+
+__device__ PatchPlace patch_place(const HopperPatches& p, int64_t position) {
   int64_t w = position;
   int64_t h = divide_off(w, p.width);
   const int64_t n = divide_off(h, p.height);
+  return {p.lower_w + static_cast<int32_t>(w) * p.step_w, p.lower_h + static_cast<int32_t>(h) * p.step_h,
+          static_cast<int32_t>(n)};
+}
+
+// Copies 64 channels from `channel` on of the patches from a position on, under one of `cells` cells.
+__device__ void copy_patch_rows(void* target, const TensorMap& map, const HopperPatches& p, Barrier* barrier,
+                                int32_t channel, const PatchPlace& at, int32_t cell, int32_t cells) {
   const int32_t counted = p.flipped ? cells - 1 - cell : cell;
-  copy_patches(target, map, barrier, channel, p.lower_w + static_cast<int32_t>(w) * p.step_w,
-               p.lower_h + static_cast<int32_t>(h) * p.step_h, static_cast<int32_t>(n),
+  copy_patches(target, map, barrier, channel, at.w, at.h, at.n,
                static_cast<uint16_t>(counted % p.cells_w * p.dilation_w),
                static_cast<uint16_t>(counted / p.cells_w * p.dilation_h));
 }
@@ -127,6 +135,8 @@ __device__ void copy_tiles(const HopperGemm& gemm, HopperShared<columns>& shared
     // Atoms of nothing but lines beyond the end are not copied: nobody stores what becomes of them.
     const int32_t a_atoms = gemm.a_across && part.rows - tile.row <= kAtomNumbers ? 1 : 2;
     const int32_t b_atoms = gemm.b_across && gemm.atoms() - tile.atom < kAtoms ? gemm.atoms() - tile.atom : kAtoms;
+    PatchPlace place{};
+    if (gemm.image == HopperImage::a) place = patch_place(part.patches, tile.row);
     int32_t tap = tile.begin / tap_steps;
     int32_t depth = tile.begin % tap_steps * kHopperDepth;
     for (int32_t step = tile.begin; step < tile.end; ++step) {
@@ -137,7 +147,7 @@ __device__ void copy_tiles(const HopperGemm& gemm, HopperShared<columns>& shared
       wait_for_phase(&shared.empty[ring.stage], ring.parity ^ 1);
       arrive_expecting(full, (a_atoms + b_atoms) * kAtomSide);
       if (gemm.image == HopperImage::a) {
-        copy_patch_rows(stage.a, part.a, part.patches, full, depth, tile.row, tap, part.depth_taps);
+        copy_patch_rows(stage.a, part.a, part.patches, full, depth, place, tap, part.depth_taps);
       } else if (!gemm.a_across) {
         copy_box(stage.a, part.a, full, depth, tap, tile.row);
       } else {
@@ -147,11 +157,12 @@ __device__ void copy_tiles(const HopperGemm& gemm, HopperShared<columns>& shared
       if (!gemm.b_across) {
         copy_box(stage.b, gemm.b, full, depth, b_tap, tile.atom * kAtomNumbers);
       } else {
+        if (gemm.image == HopperImage::b) place = patch_place(part.patches, depth);
         for (int32_t i = 0; i < b_atoms; ++i) {
           const int32_t cell = (tile.atom + i) / tap_atoms;
           const int32_t column = (tile.atom + i) % tap_atoms * kAtomNumbers;
           if (gemm.image == HopperImage::b) {
-            copy_patch_rows(stage.b + i * kAtomSide, gemm.b, part.patches, full, column, depth, cell,
+            copy_patch_rows(stage.b + i * kAtomSide, gemm.b, part.patches, full, column, place, cell,
                             gemm.column_taps);
           } else {
             copy_box(stage.b + i * kAtomSide, gemm.b, full, column, b_tap, depth);
