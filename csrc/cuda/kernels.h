@@ -9,6 +9,7 @@
 #pragma once
 
 #include "../common/problems.h"
+#include "../common/recurrences.h"
 #include "scalars.h"
 
 namespace cisdl::cuda {
@@ -101,5 +102,19 @@ template <class T>
 const char* run_mma(const Conv2dBackwardInput<T>& args, void* scratch, void* stream);
 template <class T>
 const char* run_mma(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream);
+
+// ------------------------------------------------------------------------------------------- recurrences
+// All steps of a recurrent layer in one kernel (recurrence.cuh), for T = BFloat16 and Float16. `fits`: whether it
+// is a problem for it, on the current device; else the steps above do the same.
+
+template <class T>
+bool fits(const RecurrenceForward<T>& args);
+template <class T>
+bool fits(const RecurrenceBackward<T>& args);
+
+template <class T>
+const char* run(const RecurrenceForward<T>& args, void* stream);
+template <class T>
+const char* run(const RecurrenceBackward<T>& args, void* stream);
 
 }  // namespace cisdl::cuda
