@@ -64,6 +64,7 @@ CUDA_SOURCES = [
     "linear_mma",
     "conv2d_mma_weight",
     "linear",
+    "recurrence",
     "recurrent",
     "lstm_cell",
     "hopper_gemm",

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "../common/problems.h"
+#include "../common/recurrences.h"
 #include "scalars.h"
 
 namespace cisdl::cuda {
@@ -133,5 +134,19 @@ const char* run_hopper(const Conv2dBackwardWeight<T>& args, void* scratch, void*
 // grad_bias[c] = sum over rows of grad_output[row][c], for T = BFloat16 and Float16.
 template <class T>
 const char* run_bias_gradient(const T* grad_output, int64_t rows, int64_t channels, T* grad_bias, void* stream);
+
+// ------------------------------------------------------------------------------------------- recurrences
+// All steps of a recurrent layer in one kernel (recurrence.cuh), for T = BFloat16 and Float16. `fits`: whether it
+// is a problem for it, on the current device; else the steps above do the same.
+
+template <class T>
+bool fits(const RecurrenceForward<T>& args);
+template <class T>
+bool fits(const RecurrenceBackward<T>& args);
+
+template <class T>
+const char* run(const RecurrenceForward<T>& args, void* stream);
+template <class T>
+const char* run(const RecurrenceBackward<T>& args, void* stream);
 
 }  // namespace cisdl::cuda

@@ -41,7 +41,7 @@
 namespace cisdl::emulation {
 
 constexpr int64_t kMultiprocessors = 4;
-constexpr int64_t kResidentBlocks = 16;  // how many can live side by side
+constexpr int64_t kResidentBlocks = 40;  // how many can live side by side
 
 // The number of the bounds check at this place, and the one that is left out (-1: none).
 int bounds_check(const char* file, unsigned line);
@@ -74,6 +74,9 @@ void publish(void* target, const void* value, size_t size);
 // and it is time to look again.
 bool await(bool missing, const char* file, unsigned line);
 
+// Stops the running thread if an address is not a multiple of `size`.
+void check_aligned(const void* address, size_t size);
+
 // Calls body(closure) once for every thread of every block; in a cooperative launch, all blocks are alive at the
 // same time. nullptr, or what went wrong.
 const char* run_grid(const char* kernel, int64_t blocks, unsigned threads, void (*body)(const void*),
@@ -101,4 +104,5 @@ const char* launch(Kernel* kernel, unsigned blocks, unsigned threads, void* /*st
 }  // namespace cisdl::emulation
 
 #include "hopper.h"
+#include "published.h"
 #include "tensor_cores.h"

@@ -23,6 +23,13 @@ struct Numbers {
   }
   Layout layout() { return static_cast<Layout>((*this)()); }
   Nonlinearity nonlinearity() { return static_cast<Nonlinearity>((*this)()); }
+  // batch, hidden_size, steps, rows, reverse, packed; then, of packed sequences, their lengths.
+  Sequences sequences() {
+    Sequences s{(*this)(), (*this)(), (*this)(), (*this)(), (*this)() != 0, (*this)() != 0, {}};
+    if (s.packed)
+      for (int64_t i = 0; i < s.batch; ++i) s.lengths[i] = static_cast<int32_t>((*this)());
+    return s;
+  }
   PoolIndex pool_index() { return static_cast<PoolIndex>((*this)()); }
 };
 
@@ -148,9 +155,26 @@ const char* call_mma(const Args& args) {
   });
 }
 
+template <class Args>
+const char* run_if_it_fits(const Args& args) {
+  return cuda::fits(args) ? cuda::run(args, nullptr) : "not for tensor cores";
+}
+
+// In a row the cell, the nonlinearity and the sequences.
+template <class T>
+const char* call_recurrence(const char* name, Numbers n, Tensors t) {
+  if (std::strcmp(name, "recurrence_forward") == 0)
+    return run_if_it_fits(RecurrenceForward<T>{static_cast<RecurrentCell>(n()), n.nonlinearity(), n.sequences(), t,
+                                               t, t, t, t, t, t, t, t, t});
+  return run_if_it_fits(RecurrenceBackward<T>{static_cast<RecurrentCell>(n()), n.nonlinearity(), n.sequences(), t,
+                                              t, t, t, t, t, t, t, t, t, t, t, t});
+}
+
 template <bool hopper, class T>
 const char* call_mma(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if constexpr (sizeof(T) == 2 && !hopper)
+    if (std::strncmp(name, "recurrence_", 11) == 0) return call_recurrence<T>(name, n, t);
   if (is("linear_forward")) return call_mma<hopper>(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
   if (is("linear_backward_input"))
     return call_mma<hopper>(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});

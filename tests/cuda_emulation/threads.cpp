@@ -213,6 +213,10 @@ void warp_together(const void* brought, void (*body)(const void* const*), const 
   self.state = State::running;
 }
 
+void check_aligned(const void* address, size_t size) {
+  if (reinterpret_cast<uintptr_t>(address) % size) stop("a misaligned read");
+}
+
 void publish(void* target, const void* value, size_t size) {
   Publication word{target, size, {}};
   std::memcpy(word.bytes, value, size);
