@@ -66,8 +66,12 @@ CUDA_SOURCES = [
     "linear_mma",
     "conv2d_mma_weight",
     "linear",
+    "recurrence",
     "recurrent",
     "lstm_cell",
+    "hopper_gemm",
+    "linear_hopper",
+    "conv2d_hopper",
 ]
 
 # Architectures that run the code of another one of their family, by NVIDIA's rule for desktop and server GPUs
@@ -120,8 +124,13 @@ class Cuda:
     libraries: Path
     archs: list[str]
 
-    def gencode(self) -> str:
+    def gencode(self, source: str) -> str:
         """Machine code for every architecture, and PTX of the last for those to come."""
+        if "hopper" in source:  # instructions that no other one has
+            if "90" in self.archs:
+                return "-gencode=arch=compute_90a,code=sm_90a"
+            arch = self.archs[-1]  # an empty kernel; 177: what it would call
+            return f"-gencode=arch=compute_{arch},code=sm_{arch} -DCISDL_NO_HOPPER -diag-suppress=177"
         own_code = [a for a in self.archs if SAME_CODE.get(a) not in self.archs]
         ptx = {a: SAME_PTX[a] if SAME_PTX.get(a) in own_code else a for a in own_code}
         last = ptx[own_code[-1]]
@@ -223,7 +232,7 @@ def write_ninja(cxx: str, isas: dict[str, str], cuda: Cuda | None) -> None:
     if cuda:
         ninja.rule("nvcc", f"{cuda.nvcc} -ccbin {cxx} -MMD -MF $out.d $flags -c $in -o $out")
         for name in CUDA_SOURCES:
-            flags = f"{NVCC_FLAGS} {cuda.gencode()}"
+            flags = f"{NVCC_FLAGS} {cuda.gencode(name)}"
             ninja.edge("nvcc", f"cuda/{name}.o", [str(CSRC / f"cuda/{name}.cu")], flags)
         libraries += f" -L{cuda.libraries} -lcudart_static -ldl -lrt -lpthread"
     for name in ISA_SOURCES:

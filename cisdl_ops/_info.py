@@ -47,7 +47,9 @@ def last_implementation(op: str) -> str:
 def force_implementation(op: str, name: str) -> Iterator[None]:
     """Runs the block with one implementation of ``op``; a problem that it cannot take is an error.
 
-    The force holds for all threads of the process.
+    Besides those that :func:`implementations` lists for the CPU, matrix products and convolutions on a GPU
+    know ``cuda_hopper``, ``cuda_mma`` (tensor cores, with and without the instructions of compute capability
+    9.0) and ``cuda``. The force holds for all threads of the process.
 
     ``CISDL_IMPL=conv2d:plain,linear:dot`` in the environment does the same for a whole process.
 

@@ -166,6 +166,8 @@ void read_environment() {
   }
 }
 
+bool is_for_gpu(const char* name) { return std::strncmp(name, "cuda", 4) == 0; }
+
 template <class Args>
 std::vector<std::string> names_of(const ImplementationList<Args>& list) {
   std::vector<std::string> names;
@@ -287,12 +289,18 @@ std::vector<std::string> implementations(Op op) {
   return {};
 }
 
+std::vector<std::string> gpu_implementations(Op op) {
+  if (op > Op::conv_transpose2d_backward_weight) return {};
+  return {"cuda_hopper", "cuda_mma", "cuda"};
+}
+
 void force_implementation(Op op, const std::string& name) {
   if (name.empty()) {
     state(op).forced = nullptr;
     return;
   }
-  const std::vector<std::string> names = implementations(op);
+  std::vector<std::string> names = implementations(op);
+  for (const std::string& on_gpu : gpu_implementations(op)) names.push_back(on_gpu);
   for (const std::string& known : names) {
     if (known == name) {
       state(op).forced = intern(name);
@@ -316,13 +324,20 @@ bool strict() { return g_strict.load(std::memory_order_relaxed); }
 
 const char* forced_name(Op op) { return state(op).forced.load(std::memory_order_relaxed); }
 
+const char* forced_on_gpu(Op op) {
+  const char* name = forced_name(op);
+  return name && is_for_gpu(name) ? name : nullptr;
+}
+
 bool same_name(const char* a, const char* b) { return std::strcmp(a, b) == 0; }
 
 void cannot_force(Op op, const char* name, bool known) {
-  throw std::invalid_argument(std::string("implementation of ") + op_name(op) + ": " + name +
-                              (known ? " cannot run this problem (shape, layout or options); lift the force or "
-                                       "choose another"
-                                     : " is not in the list of this instruction set"));
+  const char* why = " is not in the list of this instruction set";
+  if (known)
+    why = " cannot run this problem (shape, layout or options); lift the force or choose another";
+  else if (is_for_gpu(name))
+    why = " runs on a GPU only; lift the force, choose another or move the tensors";
+  throw std::invalid_argument(std::string("implementation of ") + op_name(op) + ": " + name + why);
 }
 
 }  // namespace cisdl

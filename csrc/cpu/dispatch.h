@@ -80,7 +80,9 @@ const Kernels<T>& of_type(const Family<Kernels>& family) {
 }
 
 std::vector<std::string> implementations(Op op);
-void force_implementation(Op op, const std::string& name);  // "" lifts it
+// Those on a GPU of an op that is a matrix product, most special first; csrc/ops/tensor_cores.h chooses.
+std::vector<std::string> gpu_implementations(Op op);
+void force_implementation(Op op, const std::string& name);  // one of either list; "" lifts it
 std::string forced_implementation(Op op);
 // What ran last in this process, on any thread: an implementation's name, "cuda", or "" if the op has not run.
 std::string last_implementation(Op op);
@@ -89,8 +91,10 @@ void record_implementation(Op op, const char* name);
 // Whether CISDL_STRICT asks for direct sums.
 bool strict();
 
-// The name forced for op, or nullptr. The string lives as long as the process.
+// The name forced for op, or nullptr; the latter only if it is one for a GPU. The string lives as long as the
+// process.
 const char* forced_name(Op op);
+const char* forced_on_gpu(Op op);
 [[noreturn]] void cannot_force(Op op, const char* name, bool known);
 bool same_name(const char* a, const char* b);
 

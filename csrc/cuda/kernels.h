@@ -9,6 +9,7 @@
 #pragma once
 
 #include "../common/problems.h"
+#include "../common/recurrences.h"
 #include "scalars.h"
 
 namespace cisdl::cuda {
@@ -101,5 +102,51 @@ template <class T>
 const char* run_mma(const Conv2dBackwardInput<T>& args, void* scratch, void* stream);
 template <class T>
 const char* run_mma(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream);
+
+// The same with T = BFloat16 or Float16 by Hopper's own instructions (hopper_gemm.h): -1 for what they do not
+// take, and on every GPU but one of compute capability 9.0.
+template <class T>
+int64_t hopper_scratch(const LinearForward<T>& args);
+template <class T>
+int64_t hopper_scratch(const LinearBackwardInput<T>& args);
+template <class T>
+int64_t hopper_scratch(const LinearBackwardWeight<T>& args);
+template <class T>
+int64_t hopper_scratch(const Conv2dForward<T>& args);
+template <class T>
+int64_t hopper_scratch(const Conv2dBackwardInput<T>& args);
+template <class T>
+int64_t hopper_scratch(const Conv2dBackwardWeight<T>& args);
+
+template <class T>
+const char* run_hopper(const LinearForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const LinearBackwardInput<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const LinearBackwardWeight<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const Conv2dForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const Conv2dBackwardInput<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_hopper(const Conv2dBackwardWeight<T>& args, void* scratch, void* stream);
+
+// grad_bias[c] = sum over rows of grad_output[row][c], for T = BFloat16 and Float16.
+template <class T>
+const char* run_bias_gradient(const T* grad_output, int64_t rows, int64_t channels, T* grad_bias, void* stream);
+
+// ------------------------------------------------------------------------------------------- recurrences
+// All steps of a recurrent layer in one kernel (recurrence.cuh), for T = BFloat16 and Float16. `fits`: whether it
+// is a problem for it, on the current device; else the steps above do the same.
+
+template <class T>
+bool fits(const RecurrenceForward<T>& args);
+template <class T>
+bool fits(const RecurrenceBackward<T>& args);
+
+template <class T>
+const char* run(const RecurrenceForward<T>& args, void* stream);
+template <class T>
+const char* run(const RecurrenceBackward<T>& args, void* stream);
 
 }  // namespace cisdl::cuda

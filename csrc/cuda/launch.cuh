@@ -3,10 +3,11 @@
 // Every kernel here walks its work with a grid-stride loop over int64 indices along grid.x alone, so a launch
 // needs nothing but the number of blocks that would be ideal: `launch` leaves out empty work, keeps the grid
 // within the hardware's limit and reports a launch that failed. tests/cuda_emulation compiles the same sources as
-// plain C++; what differs there, shared memory and the launch itself, is in this file (and tensor_cores.cuh).
+// plain C++; what differs there, shared memory and the launch, is in this file (tensor_cores.cuh, hopper.cuh).
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "../common/problems.h"
 
@@ -38,6 +39,50 @@ const char* launch(Kernel* kernel, int64_t blocks, void* stream, const Args&... 
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 #else
   return emulation::launch(kernel, grid, kThreads, stream, args...);
+#endif
+}
+
+// As `launch`, with all blocks on the device at once, so that they may wait for each other: no more than
+// `resident_blocks`.
+template <class Kernel, class Args>
+const char* launch_cooperative(Kernel* kernel, int64_t blocks, void* stream, const Args& args) {
+#ifdef __CUDACC__
+  void* pointers[] = {const_cast<Args*>(&args)};
+  const cudaError_t error =
+      cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel), dim3(static_cast<unsigned>(blocks)),
+                                  dim3(kThreads), pointers, 0, static_cast<cudaStream_t>(stream));
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+#else
+  return emulation::launch<true>(kernel, static_cast<unsigned>(blocks), kThreads, stream, args);
+#endif
+}
+
+// How many blocks of a kernel the current device holds at once; 0 where it cannot promise to.
+template <class Kernel>
+int64_t resident_blocks([[maybe_unused]] Kernel* kernel) {
+#ifdef __CUDACC__
+  int device = 0, cooperative = 0, processors = 0, each = 0;
+  if (cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&cooperative, cudaDevAttrCooperativeLaunch, device) == cudaSuccess && cooperative &&
+      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) == cudaSuccess &&
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, kThreads, 0) == cudaSuccess)
+    return int64_t{processors} * each;
+  cudaGetLastError();  // it is no error of a launch
+  return 0;
+#else
+  return emulation::kResidentBlocks;
+#endif
+}
+
+// Fills memory with a byte, on the stream.
+inline const char* fill(void* data, int byte, int64_t bytes, [[maybe_unused]] void* stream) {
+#ifdef __CUDACC__
+  const cudaError_t error =
+      cudaMemsetAsync(data, byte, static_cast<size_t>(bytes), static_cast<cudaStream_t>(stream));
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+#else
+  std::memset(data, byte, static_cast<size_t>(bytes));
+  return nullptr;
 #endif
 }
 

@@ -26,6 +26,11 @@ bool has_tensor_cores() {
 }
 
 template <class T>
+const char* run_bias_gradient(const T* grad_output, int64_t rows, int64_t channels, T* grad_bias, void* stream) {
+  return launch_column_sums(grad_output, rows, channels, grad_bias, stream);
+}
+
+template <class T>
 int64_t mma_scratch(const LinearForward<T>& args) {
   const LinearProblem& p = args.p;
   const bool right = p.batch > 0 && p.in_features > 0 && p.out_features > 0 &&
@@ -99,6 +104,9 @@ const char* run_mma(const LinearBackwardWeight<T>& args, void* scratch, void* st
   template const char* run_mma(const LinearForward<T>&, void*, void*);       \
   template const char* run_mma(const LinearBackwardInput<T>&, void*, void*); \
   template const char* run_mma(const LinearBackwardWeight<T>&, void*, void*);
+
+template const char* run_bias_gradient(const BFloat16*, int64_t, int64_t, BFloat16*, void*);
+template const char* run_bias_gradient(const Float16*, int64_t, int64_t, Float16*, void*);
 
 CISDL_LINEAR_MMA(float)
 CISDL_LINEAR_MMA(BFloat16)

@@ -233,6 +233,7 @@ void run(Op op, const Tensor& on, const ImplementationList<Args>& list, const Ar
     return;
   }
 #ifdef CISDL_WITH_CUDA
+  if (const char* forced = forced_on_gpu(op); forced && !same_name(forced, "cuda")) cannot_force(op, forced, true);
   const c10::impl::VirtualGuardImpl impl(on.device().type());
   const c10::DeviceGuard guard(on.device());
   void* stream = impl.getStreamNativeHandle(impl.getStream(on.device()));

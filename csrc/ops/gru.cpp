@@ -5,6 +5,7 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/tanh.h>
 
+#include "recurrence.h"
 #include "recurrent_autograd.h"
 
 namespace cisdl::ops {
@@ -192,6 +193,54 @@ Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad
   return grads;
 }
 
+// ------------------------------------------------------------------------- layers in one kernel on a GPU
+
+optional<Results> forward_on_gpu(const RecurrentInputs& args, const RecurrentOptions& options, bool training) {
+  if (!is_reduced_precision(args.input.scalar_type())) return std::nullopt;
+  const Results r = check_forward<int64_t>("gru_layer", args, options, training);
+  const RecurrenceResults results{r.output, r.h_n, {}, r.gates, r.h_part_n};
+  const bool done =
+      forward_in_one_kernel(Op::gru_layer, RecurrentCell::gru, args.contiguous(), {}, options, results);
+  return done ? optional<Results>(r) : std::nullopt;
+}
+
+optional<std::tuple<Tensor, Tensor>> layer_on_gpu(const Tensor& input, const Tensor& hx, const Tensor& w_ih,
+                                                  const Tensor& w_hh, const Optional& b_ih, const Optional& b_hh,
+                                                  const Optional& batch_sizes, bool reverse) {
+  const auto r = forward_on_gpu(inputs_of(input, hx, w_ih, w_hh, b_ih, b_hh),
+                                {Form::layer, or_undefined(batch_sizes), reverse}, false);
+  if (!r) return std::nullopt;
+  return std::make_tuple(r->output, r->h_n);
+}
+
+optional<std::tuple<Tensor, Tensor, Tensor, Tensor>> layer_training_on_gpu(
+    const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh, const Optional& b_ih,
+    const Optional& b_hh, const Optional& batch_sizes, bool reverse) {
+  const auto r = forward_on_gpu(inputs_of(input, hx, w_ih, w_hh, b_ih, b_hh),
+                                {Form::layer, or_undefined(batch_sizes), reverse}, true);
+  if (!r) return std::nullopt;
+  return std::make_tuple(r->output, r->h_n, r->gates, r->h_part_n);
+}
+
+optional<Grads> layer_backward_on_gpu(const Optional& grad_output, const Optional& grad_h_n, const Tensor& input,
+                                      const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                                      const Optional& batch_sizes, bool reverse, const Tensor& output,
+                                      const Tensor& gates, const Tensor& h_part_n, Mask6 mask) {
+  if (!is_reduced_precision(input.scalar_type())) return std::nullopt;
+  const RecurrentInputs in = inputs_of(input, hx, w_ih, w_hh);
+  const RecurrentOptions options{Form::layer, or_undefined(batch_sizes), reverse};
+  Grads grads = check_backward<int64_t>("gru_layer_backward", or_undefined(grad_output), or_undefined(grad_h_n),
+                                        in, options, {output, gates, h_part_n}, {false, mask[1]});
+  auto& [grad_input, grad_hx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
+  const auto given = backward_in_one_kernel(
+      Op::gru_layer_backward, RecurrentCell::gru, in.contiguous(), options,
+      {output.contiguous(), {}, {}, gates.contiguous(), h_part_n.contiguous()},
+      {contiguous_or_undefined(grad_output), contiguous_or_undefined(grad_h_n), {}, grad_hx, {}},
+      {mask[0], mask[2], mask[3], mask[4], mask[5]});
+  if (!given) return std::nullopt;
+  return Grads{given->input, grad_hx, given->w_ih, given->w_hh, given->b_ih, given->b_hh};
+}
+
 // -------------------------------------------------------------------------------------------------- ops
 // Kernels with I = int64_t, fake ones with I = c10::SymInt.
 
@@ -338,9 +387,9 @@ void register_kernels(torch::Library& m) {
   m.impl("gru_cell", InFloat32<cell<int64_t>>::call);
   m.impl("gru_cell_training", InFloat32<cell_training<int64_t>>::call);
   m.impl("gru_cell_backward", InFloat32<cell_backward<int64_t>>::call);
-  m.impl("gru_layer", InFloat32<layer<int64_t>>::call);
-  m.impl("gru_layer_training", InFloat32<layer_training<int64_t>>::call);
-  m.impl("gru_layer_backward", InFloat32<layer_backward<int64_t>>::call);
+  m.impl("gru_layer", InFloat32<layer<int64_t>, layer_on_gpu>::call);
+  m.impl("gru_layer_training", InFloat32<layer_training<int64_t>, layer_training_on_gpu>::call);
+  m.impl("gru_layer_backward", InFloat32<layer_backward<int64_t>, layer_backward_on_gpu>::call);
 }
 
 }  // namespace

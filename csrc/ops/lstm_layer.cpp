@@ -4,6 +4,7 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tanh.h>
 
+#include "recurrence.h"
 #include "recurrent_autograd.h"
 
 namespace cisdl::ops {
@@ -75,13 +76,18 @@ bool forward_whole(const Inputs& in, const std::vector<Step>& steps, const Resul
 }
 
 template <class I>
+Results allocate(const Inputs& in, const Sizes<I>& sizes, bool training) {
+  const auto rows_of = [&](const I& features) { return empty_of<I>(sizes.with(features), in.input); };
+  return {rows_of(sizes.state_size), empty_of<I>({sizes.batch, sizes.state_size}, in.input),
+          empty_of<I>({sizes.batch, sizes.hidden_size}, in.input),
+          training ? rows_of(sizes.hidden_size * kGates) : Tensor(),
+          training ? rows_of(sizes.hidden_size) : Tensor()};
+}
+
+template <class I>
 Results forward(const Inputs& args, const RecurrentOptions& options, bool training) {
   const auto sizes = check_inputs<I>(kName, args, options);
-  const auto rows_of = [&](const I& features) { return empty_of<I>(sizes.with(features), args.input); };
-  const Results results{rows_of(sizes.state_size), empty_of<I>({sizes.batch, sizes.state_size}, args.input),
-                        empty_of<I>({sizes.batch, sizes.hidden_size}, args.input),
-                        training ? rows_of(sizes.hidden_size * kGates) : Tensor(),
-                        training ? rows_of(sizes.hidden_size) : Tensor()};
+  const Results results = allocate<I>(args, sizes, training);
   if constexpr (std::is_same_v<I, int64_t>) {
     const Inputs in = contiguous(args);
     const int64_t batch = sizes.batch, state = sizes.state_size, hidden = sizes.hidden_size,
@@ -244,6 +250,40 @@ Grads backward(const Tensor& grad_output_arg, const Tensor& grad_h_n, const Tens
   return grads;
 }
 
+// ------------------------------------------------------------------------- in one kernel on a GPU
+
+optional<Results> forward_on_gpu(const Inputs& args, const RecurrentOptions& options, bool training) {
+  const auto sizes = check_inputs<int64_t>(kName, args, options);
+  if (args.w_hr.defined() || !is_reduced_precision(args.input.scalar_type())) return std::nullopt;
+  const Inputs in = contiguous(args);
+  const Results r = allocate<int64_t>(in, sizes, training);
+  const RecurrenceResults results{r.output, r.h_n, r.c_n, r.gates, r.c_before};
+  const bool done = forward_in_one_kernel(Op::lstm_layer, RecurrentCell::lstm, in, in.cx, options, results);
+  return done ? optional<Results>(r) : std::nullopt;
+}
+
+optional<Grads> backward_on_gpu(const Tensor& grad_output, const Tensor& grad_h_n, const Tensor& grad_c_n,
+                                const Inputs& args, const RecurrentOptions& options, const Saved& saved,
+                                const Mask8& mask) {
+  const Mask8 of_states{false, mask[1], mask[2]};
+  Grads grads = check_backward<int64_t>(grad_output, grad_h_n, grad_c_n, args, options, saved, of_states);
+  if (args.w_hr.defined() || !is_reduced_precision(args.input.scalar_type())) return std::nullopt;
+  auto& [grad_input, grad_hx, grad_cx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh, grad_w_hr] = grads;
+  const auto given = backward_in_one_kernel(
+      Op::lstm_layer_backward, RecurrentCell::lstm, contiguous(args), options,
+      {saved.output.contiguous(), {}, {}, saved.gates.contiguous(), saved.c_before.contiguous()},
+      {contiguous_or_undefined(grad_output), contiguous_or_undefined(grad_h_n), contiguous_or_undefined(grad_c_n),
+       grad_hx, grad_cx},
+      {mask[0], mask[3], mask[4], mask[5], mask[6]});
+  if (!given) return std::nullopt;
+  grad_input = given->input;
+  grad_w_ih = given->w_ih;
+  grad_w_hh = given->w_hh;
+  grad_b_ih = given->b_ih;
+  grad_b_hh = given->b_hh;
+  return grads;
+}
+
 // -------------------------------------------------------------------------------------------------- ops
 // Kernels with I = int64_t, fake ones with I = c10::SymInt.
 
@@ -276,6 +316,37 @@ Grads layer_backward(const Optional& grad_output, const Optional& grad_h_n, cons
   return backward<I>(or_undefined(grad_output), or_undefined(grad_h_n), or_undefined(grad_c_n),
                      {inputs_of(input, hx, w_ih, w_hh), cx, or_undefined(w_hr)},
                      {Form::layer, or_undefined(batch_sizes), reverse}, {output, gates, c_before}, mask);
+}
+
+optional<std::tuple<Tensor, Tensor, Tensor>> layer_on_gpu(const Tensor& input, const Tensor& hx, const Tensor& cx,
+                                                          const Tensor& w_ih, const Tensor& w_hh,
+                                                          const Optional& b_ih, const Optional& b_hh,
+                                                          const Optional& w_hr, const Optional& batch_sizes,
+                                                          bool reverse) {
+  const auto r = forward_on_gpu({inputs_of(input, hx, w_ih, w_hh, b_ih, b_hh), cx, or_undefined(w_hr)},
+                                {Form::layer, or_undefined(batch_sizes), reverse}, false);
+  if (!r) return std::nullopt;
+  return std::make_tuple(r->output, r->h_n, r->c_n);
+}
+
+optional<std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>> layer_training_on_gpu(
+    const Tensor& input, const Tensor& hx, const Tensor& cx, const Tensor& w_ih, const Tensor& w_hh,
+    const Optional& b_ih, const Optional& b_hh, const Optional& w_hr, const Optional& batch_sizes, bool reverse) {
+  const auto r = forward_on_gpu({inputs_of(input, hx, w_ih, w_hh, b_ih, b_hh), cx, or_undefined(w_hr)},
+                                {Form::layer, or_undefined(batch_sizes), reverse}, true);
+  if (!r) return std::nullopt;
+  return std::make_tuple(r->output, r->h_n, r->c_n, r->gates, r->c_before);
+}
+
+optional<Grads> layer_backward_on_gpu(const Optional& grad_output, const Optional& grad_h_n,
+                                      const Optional& grad_c_n, const Tensor& input, const Tensor& hx,
+                                      const Tensor& cx, const Tensor& w_ih, const Tensor& w_hh,
+                                      const Optional& w_hr, const Optional& batch_sizes, bool reverse,
+                                      const Tensor& output, const Tensor& gates, const Tensor& c_before,
+                                      Mask8 mask) {
+  return backward_on_gpu(or_undefined(grad_output), or_undefined(grad_h_n), or_undefined(grad_c_n),
+                         {inputs_of(input, hx, w_ih, w_hh), cx, or_undefined(w_hr)},
+                         {Form::layer, or_undefined(batch_sizes), reverse}, {output, gates, c_before}, mask);
 }
 
 CISDL_OP(lstm_layer, (layer<int64_t>))
@@ -345,9 +416,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_training_by(const Tenso
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("lstm_layer", InFloat32<layer<int64_t>>::call);
-  m.impl("lstm_layer_training", InFloat32<layer_training<int64_t>>::call);
-  m.impl("lstm_layer_backward", InFloat32<layer_backward<int64_t>>::call);
+  m.impl("lstm_layer", InFloat32<layer<int64_t>, layer_on_gpu>::call);
+  m.impl("lstm_layer_training", InFloat32<layer_training<int64_t>, layer_training_on_gpu>::call);
+  m.impl("lstm_layer_backward", InFloat32<layer_backward<int64_t>, layer_backward_on_gpu>::call);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Matrix products on a GPU's tensor cores: bfloat16 and float16 as they are, float32 as TF32 where torch's flags
 // allow that (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32). Each op tries its products
 // here first; what tensor cores do not take (csrc/cuda/kernels.h, mma_scratch) goes the way of float32.
+// force_implementation names one of dispatch.h's gpu_implementations.
 #pragma once
 
 #include <ATen/Context.h>
@@ -23,19 +24,39 @@ T* mutable_numbers_or_null(const Tensor& t) {
 }
 
 #ifdef CISDL_WITH_CUDA
-// Scratch memory comes from torch's allocator, so a CUDA graph can capture the call.
-template <class Args>
-bool run_on_tensor_cores(Op op, const Tensor& on, const Args& args) {
-  const c10::impl::VirtualGuardImpl impl(on.device().type());
-  const c10::DeviceGuard guard(on.device());
-  const int64_t size = cuda::mma_scratch(args);
+// Runs a product with `size` bytes of scratch memory; does nothing and is false if that is negative: not for this
+// kernel. The memory comes from torch's allocator, so a CUDA graph can capture the call.
+template <class Args, class Run>
+bool run_with_scratch(Op op, const Tensor& on, const Args& args, const char* name, int64_t size, const Run& run) {
   if (size < 0) return false;
+  const c10::impl::VirtualGuardImpl impl(on.device().type());
   const Tensor scratch = size > 0 ? at::empty({size}, on.options().dtype(at::kByte)) : Tensor();
   void* stream = impl.getStreamNativeHandle(impl.getStream(on.device()));
-  const char* error = cuda::run_mma(args, size > 0 ? scratch.mutable_data_ptr() : nullptr, stream);
+  const char* error = run(args, size > 0 ? scratch.mutable_data_ptr() : nullptr, stream);
   TORCH_CHECK(!error, op_name(op), ": CUDA kernel on ", on.device(), " failed: ", error);
-  record_implementation(op, "cuda_mma");
+  record_implementation(op, name);
   return true;
+}
+
+// By the instructions of compute capability 9.0 where they take the problem, else by those of 8.0, unless one is
+// forced.
+template <class T, class Args>
+bool run_on_tensor_cores(Op op, const Tensor& on, const Args& args) {
+  const c10::DeviceGuard guard(on.device());
+  const char* forced = forced_on_gpu(op);
+  const auto wanted = [&](const char* name) { return !forced || same_name(forced, name); };
+  bool done = false;
+  if constexpr (sizeof(T) == 2 && requires { cuda::hopper_scratch(args); }) {
+    const auto run = [](const Args& a, void* scratch, void* stream) {
+      return cuda::run_hopper(a, scratch, stream);
+    };
+    if (wanted("cuda_hopper"))
+      done = run_with_scratch(op, on, args, "cuda_hopper", cuda::hopper_scratch(args), run);
+  }
+  const auto run = [](const Args& a, void* scratch, void* stream) { return cuda::run_mma(a, scratch, stream); };
+  if (!done && wanted("cuda_mma")) done = run_with_scratch(op, on, args, "cuda_mma", cuda::mma_scratch(args), run);
+  if (!done && !wanted("cuda")) cannot_force(op, forced, true);
+  return done;
 }
 #endif
 
@@ -45,9 +66,10 @@ template <class Make>
 bool on_tensor_cores(Op op, const Tensor& on, bool tf32, const Make& make) {
 #ifdef CISDL_WITH_CUDA
   if (on.device().is_cuda()) {
-    if (on.scalar_type() == at::kBFloat16) return run_on_tensor_cores(op, on, make(cuda::BFloat16{}));
-    if (on.scalar_type() == at::kHalf) return run_on_tensor_cores(op, on, make(cuda::Float16{}));
-    if (on.scalar_type() == at::kFloat && tf32) return run_on_tensor_cores(op, on, make(float{}));
+    if (on.scalar_type() == at::kBFloat16)
+      return run_on_tensor_cores<cuda::BFloat16>(op, on, make(cuda::BFloat16{}));
+    if (on.scalar_type() == at::kHalf) return run_on_tensor_cores<cuda::Float16>(op, on, make(cuda::Float16{}));
+    if (on.scalar_type() == at::kFloat && tf32) return run_on_tensor_cores<float>(op, on, make(float{}));
   }
 #else
   (void)op, (void)on, (void)tf32, (void)make;

@@ -19,8 +19,13 @@ from pathlib import Path
 from .build import CUDA, ROOT
 
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-ARCHITECTURE = "sm_90"  # the build compiles for every one; this looks at one
-FLAGS = f"-std=c++20 -O3 -arch={ARCHITECTURE} -Xptxas -v -cubin".split()
+FLAGS = ["-std=c++20", "-O3", "-Xptxas", "-v", "-cubin"]
+
+
+def _flags(source: Path) -> list[str]:
+    """The build compiles for every architecture; this looks at one: compute capability 9.0's."""
+    own = "a" if "hopper" in source.name else ""
+    return [*FLAGS, f"-gencode=arch=compute_90{own},code=sm_90{own}"]
 
 
 def _find_cuobjdump() -> str | None:
@@ -45,7 +50,8 @@ class Kernel:
 def compiled(source: Path) -> Path:
     """The cubin of ``source``; the assembler's report lies beside it, as .txt."""
     folder = ROOT / "build" / "nvcc"
-    digest = hashlib.sha256(" ".join([str(NVCC), *FLAGS]).encode())
+    flags = _flags(source)
+    digest = hashlib.sha256(" ".join([str(NVCC), *flags]).encode())
     headers = [*CUDA.glob("*.cuh"), *CUDA.glob("*.h"), *(ROOT / "csrc" / "common").glob("*.h")]
     for path in sorted([source, *headers]):
         digest.update(path.name.encode() + path.read_bytes())
@@ -54,7 +60,7 @@ def compiled(source: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f".{os.getpid()}")
         result = subprocess.run(
-            [str(NVCC), *FLAGS, str(source), "-o", str(part)], capture_output=True, text=True
+            [str(NVCC), *flags, str(source), "-o", str(part)], capture_output=True, text=True
         )
         if result.returncode:
             raise RuntimeError(f"{source.name} does not compile:\n{result.stderr}")
@@ -105,7 +111,7 @@ def instructions(source: Path) -> dict[str, set[str]]:
     ).stdout
     found = {}
     for part in listing.split("Function : ")[1:]:
-        code = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", part)
+        code = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Zx0-9_.]*)", part)
         found[part.partition("\n")[0].strip()] = set(code)
     return found
 

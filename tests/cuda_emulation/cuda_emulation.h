@@ -1,17 +1,18 @@
 // CUDA's words for g++: with `-x c++ -include cuda_emulation.h`, the .cu and .cuh files of csrc/cuda compile as
 // plain C++ and run on the CPU. For tests only: it is made to find faults, not to be fast.
 //
-// Blocks run one after another. A block's threads are fibers on one processor: each runs until its next
-// __syncthreads or its end, in an order that can be chosen (forward, reverse, shuffled anew at every barrier), so
-// a result that depends on which thread comes first differs between orders. emulator.cpp has the scheduler and
-// says what it notices.
+// Blocks run one after another, or side by side in a cooperative launch. A block's threads are fibers on one
+// processor: each runs until its next __syncthreads or its end, in an order that can be chosen (forward, reverse,
+// shuffled anew at every barrier), so a result that depends on which thread comes first differs between orders.
+// emulator.h says what is noticed, and which file does what.
 //
 // A warp's instruction (ldmatrix, mma.sync; tensor_cores.h) waits for its 32 threads; the last to arrive executes
 // it for all. An asynchronous copy (cp.async) arrives at once in forward order, as late as a wait allows in
 // reverse order, and at either time in shuffled order: what reads too early or overwrites too early shows.
+// hopper.cpp does the same for the copy engine and the products of a warpgroup.
 //
-// Not emulated: other warp intrinsics, atomics, dynamic shared memory, more than one dimension. A kernel that uses
-// them does not compile here, which is the moment to add them.
+// Not emulated: other warp intrinsics, atomics, more than one dimension. A kernel that uses them does not compile
+// here, which is the moment to add them.
 #pragma once
 
 #include <cstddef>
@@ -40,6 +41,7 @@
 namespace cisdl::emulation {
 
 constexpr int64_t kMultiprocessors = 4;
+constexpr int64_t kResidentBlocks = 40;  // how many can live side by side
 
 // The number of the bounds check at this place, and the one that is left out (-1: none).
 int bounds_check(const char* file, unsigned line);
@@ -64,9 +66,21 @@ void copy_async(void* target, const void* source, bool zero);
 void end_copy_group();
 void wait_for_copies(size_t groups, const char* file, unsigned line);
 
-// Calls body(closure) once for every thread of every block. nullptr, or what went wrong.
+// Writes a value where threads of other blocks look for it. It arrives at once in forward order, when nobody can
+// go on without it in reverse order, at either time in shuffled order; values in any order.
+void publish(void* target, const void* value, size_t size);
+
+// Whether a thread of the running one's warp still misses what others publish. If so, others have run meanwhile,
+// and it is time to look again.
+bool await(bool missing, const char* file, unsigned line);
+
+// Stops the running thread if an address is not a multiple of `size`.
+void check_aligned(const void* address, size_t size);
+
+// Calls body(closure) once for every thread of every block; in a cooperative launch, all blocks are alive at the
+// same time. nullptr, or what went wrong.
 const char* run_grid(const char* kernel, int64_t blocks, unsigned threads, void (*body)(const void*),
-                     const void* closure);
+                     const void* closure, bool cooperative);
 
 }  // namespace cisdl::emulation
 
@@ -78,15 +92,17 @@ inline void __syncthreads(std::source_location here = std::source_location::curr
 
 namespace cisdl::emulation {
 
-// What csrc/cuda/launch.cuh calls in place of <<<>>>.
-template <class Kernel, class... Args>
+// What csrc/cuda/launch.cuh calls in place of <<<>>> and of cudaLaunchCooperativeKernel.
+template <bool cooperative = false, class Kernel, class... Args>
 const char* launch(Kernel* kernel, unsigned blocks, unsigned threads, void* /*stream*/, const Args&... args) {
   const auto thread = [&] { kernel(args...); };
   return run_grid(
       __PRETTY_FUNCTION__, blocks, threads,
-      [](const void* closure) { (*static_cast<decltype(thread)*>(closure))(); }, &thread);
+      [](const void* closure) { (*static_cast<decltype(thread)*>(closure))(); }, &thread, cooperative);
 }
 
 }  // namespace cisdl::emulation
 
+#include "hopper.h"
+#include "published.h"
 #include "tensor_cores.h"

@@ -29,9 +29,15 @@ def run_product(
     outputs: Sequence[Tensor | None],
     nhwc: bool = False,
     tf32: bool = False,
+    hopper: bool = False,
 ) -> None:
     """On tensor cores; what they cannot, as csrc/ops does it: in float32, shorter types by way of copies."""
     reduced = next(tensor for tensor in inputs if tensor is not None).element_size() == 2
+    if reduced and hopper:
+        try:
+            return machine.run(problem, numbers, inputs, outputs, nhwc, hopper=True)
+        except NotForTensorCores:
+            pass
     if reduced or tf32:
         try:
             return machine.run(problem, numbers, inputs, outputs, nhwc, tf32=tf32)
@@ -55,30 +61,29 @@ def as_pair(value: Pair) -> tuple[int, int]:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, machine: Machine, tf32: bool, input: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any, run: Callable[..., None], input: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        ctx.machine, ctx.tf32 = machine, tf32
+        ctx.run = run
         ctx.save_for_backward(input, weight)
         batch = input.shape[:-1].numel()
         ctx.sizes = (batch, weight.shape[1], weight.shape[0])
         output = input.new_empty(*input.shape[:-1], weight.shape[0])
-        run_product(machine, "linear_forward", ctx.sizes, [input, weight, bias], [output], tf32=tf32)
+        run("linear_forward", ctx.sizes, [input, weight, bias], [output])
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        _, _, for_input, for_weight, for_bias = ctx.needs_input_grad
+        _, for_input, for_weight, for_bias = ctx.needs_input_grad
         grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, :1].flatten())]
-        run = partial(run_product, ctx.machine, tf32=ctx.tf32)
         if for_bias:
             grads[2] = weight.new_empty(weight.shape[0])
         if for_input:
-            run("linear_backward_input", ctx.sizes, [grad_output, weight], grads[:1])
+            ctx.run("linear_backward_input", ctx.sizes, [grad_output, weight], grads[:1])
         if for_weight or for_bias:
             needed = input if for_weight else None
-            run("linear_backward_weight", ctx.sizes, [grad_output, needed], grads[1:])
-        return None, None, *grads
+            ctx.run("linear_backward_weight", ctx.sizes, [grad_output, needed], grads[1:])
+        return None, *grads
 
 
 class _Conv2d(torch.autograd.Function):
@@ -252,13 +257,17 @@ def _four_dims(input: Tensor) -> Tensor:
 
 
 class Emulated:
-    """The ops of one machine and one image layout; with ``tf32``, float32 products on tensor cores."""
+    """The ops of one machine and one image layout; with ``tf32``, float32 products on tensor cores; with
+    ``hopper``, those of 16 bits as on compute capability 9.0.
+    """
 
-    def __init__(self, machine: Machine, channels_last: bool = False, tf32: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, channels_last: bool = False, tf32: bool = False, hopper: bool = False
+    ) -> None:
         self.machine = machine
         self.nhwc = channels_last
         self.tf32 = tf32
-        self.product = partial(run_product, machine, tf32=tf32)
+        self.product = partial(run_product, machine, tf32=tf32, hopper=hopper)
 
     def function(self, op: str) -> Function:
         result: Function = getattr(self, op)
@@ -277,7 +286,7 @@ class Emulated:
         negative_slope: float = 0.01,
     ) -> Tensor:
         """The activation is torch's own on a GPU, too."""
-        result: Tensor = _Linear.apply(self.machine, self.tf32, input, weight, bias)  # type: ignore[no-untyped-call]
+        result: Tensor = _Linear.apply(self.product, input, weight, bias)  # type: ignore[no-untyped-call]
         return activated(result, activation, negative_slope)
 
     def conv2d(

@@ -23,6 +23,13 @@ struct Numbers {
   }
   Layout layout() { return static_cast<Layout>((*this)()); }
   Nonlinearity nonlinearity() { return static_cast<Nonlinearity>((*this)()); }
+  // batch, hidden_size, steps, rows, reverse, packed; then, of packed sequences, their lengths.
+  Sequences sequences() {
+    Sequences s{(*this)(), (*this)(), (*this)(), (*this)(), (*this)() != 0, (*this)() != 0, {}};
+    if (s.packed)
+      for (int64_t i = 0; i < s.batch; ++i) s.lengths[i] = static_cast<int32_t>((*this)());
+    return s;
+  }
   PoolIndex pool_index() { return static_cast<PoolIndex>((*this)()); }
 };
 
@@ -131,33 +138,62 @@ const char* call(const char* name, Numbers n, Tensors t) {
   return "unknown problem";
 }
 
-template <class Args>
+// On mma.sync, or on Hopper's tensor cores.
+template <bool hopper, class Args>
 const char* call_mma(const Args& args) {
-  const int64_t size = cuda::mma_scratch(args);
+  int64_t size;
+  if constexpr (hopper)
+    size = cuda::hopper_scratch(args);
+  else
+    size = cuda::mma_scratch(args);
   if (size < 0) return "not for tensor cores";
-  return with_scratch(size, [&](void* scratch) { return cuda::run_mma(args, scratch, nullptr); });
+  return with_scratch(size, [&](void* scratch) {
+    if constexpr (hopper)
+      return cuda::run_hopper(args, scratch, nullptr);
+    else
+      return cuda::run_mma(args, scratch, nullptr);
+  });
 }
 
+template <class Args>
+const char* run_if_it_fits(const Args& args) {
+  return cuda::fits(args) ? cuda::run(args, nullptr) : "not for tensor cores";
+}
+
+// In a row the cell, the nonlinearity and the sequences.
 template <class T>
+const char* call_recurrence(const char* name, Numbers n, Tensors t) {
+  if (std::strcmp(name, "recurrence_forward") == 0)
+    return run_if_it_fits(RecurrenceForward<T>{static_cast<RecurrentCell>(n()), n.nonlinearity(), n.sequences(), t,
+                                               t, t, t, t, t, t, t, t, t});
+  return run_if_it_fits(RecurrenceBackward<T>{static_cast<RecurrentCell>(n()), n.nonlinearity(), n.sequences(), t,
+                                              t, t, t, t, t, t, t, t, t, t, t, t});
+}
+
+template <bool hopper, class T>
 const char* call_mma(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
-  if (is("linear_forward")) return call_mma(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
-  if (is("linear_backward_input")) return call_mma(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
+  if constexpr (sizeof(T) == 2 && !hopper)
+    if (std::strncmp(name, "recurrence_", 11) == 0) return call_recurrence<T>(name, n, t);
+  if (is("linear_forward")) return call_mma<hopper>(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("linear_backward_input"))
+    return call_mma<hopper>(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
   if (is("linear_backward_weight"))
-    return call_mma(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
+    return call_mma<hopper>(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
   if (is("conv2d_forward"))
-    return call_mma(
+    return call_mma<hopper>(
         Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0.0f) : T(kNoLeast)});
   if (is("conv2d_backward_input"))
-    return call_mma(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t});
+    return call_mma<hopper>(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t});
   if (is("conv2d_backward_weight"))
-    return call_mma(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
+    return call_mma<hopper>(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
   return "not for tensor cores";
 }
 
 }  // namespace
 
-// nullptr, or what went wrong. `kind`: float, double, or on tensor cores BFloat16, Float16, float as TF32.
+// nullptr, or what went wrong. `kind`: float, double, or on tensor cores BFloat16, Float16, float as TF32;
+// on Hopper's BFloat16, Float16.
 extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, int kind,
                                                                             const int64_t* numbers,
                                                                             void* const* tensors) {
@@ -167,10 +203,14 @@ extern "C" __attribute__((visibility("default"))) const char* emulation_run(cons
     case 1:
       return call<double>(problem, {numbers}, {tensors});
     case 2:
-      return call_mma<cuda::BFloat16>(problem, {numbers}, {tensors});
+      return call_mma<false, cuda::BFloat16>(problem, {numbers}, {tensors});
     case 3:
-      return call_mma<cuda::Float16>(problem, {numbers}, {tensors});
+      return call_mma<false, cuda::Float16>(problem, {numbers}, {tensors});
+    case 5:
+      return call_mma<true, cuda::BFloat16>(problem, {numbers}, {tensors});
+    case 6:
+      return call_mma<true, cuda::Float16>(problem, {numbers}, {tensors});
     default:
-      return call_mma<float>(problem, {numbers}, {tensors});
+      return call_mma<false, float>(problem, {numbers}, {tensors});
   }
 }

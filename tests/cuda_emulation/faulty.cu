@@ -3,7 +3,7 @@
 // (tests/sanitize): the emulator by itself does not see them.
 #include <cstring>
 
-#include "launch.cuh"
+#include "published.cuh"
 
 namespace cisdl::cuda {
 namespace {
@@ -66,6 +66,19 @@ __global__ void write_before_kernel(float* output) { output[-1] = 1; }
 
 __global__ void write_input_kernel(const float* input) { const_cast<float*>(input)[threadIdx.x] = 1; }
 
+// Each of two blocks copies its half and waits for the other's; with `leaves`, the second one leaves early.
+template <bool leaves>
+__global__ void exchange_kernel(const float* input, float* output, int64_t n) {
+  const unsigned other = 1 - blockIdx.x;
+  if (leaves && blockIdx.x == 1) return;
+  auto* halves = reinterpret_cast<BFloat16*>(output);
+  const auto* from = reinterpret_cast<const BFloat16*>(input);
+  const int64_t begin = n * blockIdx.x, of_other = n * other;
+  for (int64_t i = threadIdx.x; i < n; i += kThreads) publish(halves + begin + i, from[begin + i]);
+  while (await(has_unpublished(load_published(halves + of_other + threadIdx.x / 8 * 8)))) {
+  }
+}
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const char* emulation_faulty(const char* fault,
@@ -82,6 +95,10 @@ extern "C" __attribute__((visibility("default"))) const char* emulation_faulty(c
   if (is("read_before")) return reverse<Fault::read_before>(input, output, n);
   if (is("local_array")) return reverse<Fault::local_array>(input, output, n);
   if (is("signed_overflow")) return reverse<Fault::signed_overflow>(input, output, n);
+  if (is("published") || is("never_published")) {
+    const auto kernel = is("published") ? exchange_kernel<false> : exchange_kernel<true>;
+    return emulation::launch<true>(kernel, 2, kThreads, nullptr, input, output, n);
+  }
   if (is("write_before")) return launch(write_before_kernel, 1, nullptr, output);
   if (is("write_input")) return launch(write_input_kernel, 1, nullptr, input);
   return reverse<Fault::none>(input, output, n);

@@ -24,7 +24,7 @@ extern "C" void cisdl_switch_fiber(Context* save, Context load);
 asm(R"(
 .text
 .p2align 4
-.globl cisdl_switch_fiber
+.weak cisdl_switch_fiber
 .hidden cisdl_switch_fiber
 .type cisdl_switch_fiber, @function
 cisdl_switch_fiber:

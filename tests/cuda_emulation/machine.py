@@ -14,9 +14,10 @@ from torch import Tensor
 Number = int | bool
 
 
-# What emulation_run calls the number types: the last three are for tensor cores.
+# What emulation_run calls the number types: those from 2 on are for tensor cores.
 KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 TF32 = 4
+HOPPER = {torch.bfloat16: 5, torch.float16: 6}  # on those of compute capability 9.0
 
 
 class EmulationError(RuntimeError):
@@ -59,6 +60,7 @@ class Machine:
         self._lib.emulation_free.restype = ctypes.c_size_t
         self.configure(ORDERS[0])
         self.on_tensor_cores = 0  # how many problems ran there
+        self.on_hopper = 0  # and of them, on those of compute capability 9.0
 
     def configure(self, order: Order) -> None:
         seed, max_blocks = ctypes.c_uint64(order.seed), ctypes.c_int64(order.max_blocks)
@@ -125,15 +127,16 @@ class Machine:
         channels_last: bool = False,
         updated: Sequence[Tensor] = (),
         tf32: bool = False,
+        hopper: bool = False,
     ) -> None:
         """Runs a problem: its numbers, then its tensors, in the order of its struct; None is a null pointer.
 
         Inputs are read-only for the kernel. ``updated``, which come after the inputs, it may read and write.
         Outputs hold NaN until it writes them. Both are changed in place. bfloat16, float16 and, with
-        ``tf32``, float32 run on tensor cores; `NotForTensorCores` if they cannot.
+        ``tf32``, float32 run on tensor cores (``hopper``: on its own); `NotForTensorCores` if they cannot.
         """
         dtype = next(tensor.dtype for tensor in (*inputs, *updated, *outputs) if tensor is not None)
-        kind = TF32 if tf32 else KINDS[dtype]
+        kind = HOPPER[dtype] if hopper else TF32 if tf32 else KINDS[dtype]
         tensors = [(tensor, True, True) for tensor in inputs]
         tensors += [(tensor, True, False) for tensor in updated]
         tensors += [(tensor, False, False) for tensor in outputs]
@@ -159,6 +162,7 @@ class Machine:
             if error:
                 raise EmulationError(f"{problem}: {error.decode()}")
             self.on_tensor_cores += kind > KINDS[torch.float64]
+            self.on_hopper += hopper
             for tensor, view in views:
                 if channels_last and tensor.dim() == 4:
                     n, c, h, w = tensor.shape

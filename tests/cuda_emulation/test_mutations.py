@@ -17,14 +17,16 @@ from cisdl_ops.cases import CASES, OPS, Case
 
 from .build import CUDA
 from .emulated import Emulated
+from .emulated_recurrence import Layer, emulated
 from .machine import ORDERS, EmulationError, Machine
+from .test_hopper import CASES as HOPPER_CASES
 from .test_tensor_cores import CASES as TENSOR_CORE_CASES
 
 Run = Callable[[], list[torch.Tensor]]
 
 
 def _named(*identifiers: str) -> list[Case]:
-    found = {case.id: case for case in (*CASES, *TENSOR_CORE_CASES)}
+    found = {case.id: case for case in (*CASES, *TENSOR_CORE_CASES, *HOPPER_CASES)}
     return [found[identifier] for identifier in identifiers]
 
 
@@ -43,6 +45,33 @@ TENSOR_CORES = _named(
     "linear/tensor_cores_split",
     "conv_transpose2d/tensor_cores_transposed",
 )
+HOPPER = _named("linear/tensor_cores_hopper_tiles", "conv2d/tensor_cores_hopper_padded")
+# Rows that end and rows that begin late, a piece of the depth and a tile of rows that are not full.
+RECURRENCES = (
+    Layer("lstm", 40, (4, 3, 3)),
+    Layer("gru", 40, (3, *[2] * 17), reverse=True),
+)
+
+
+def _recurrences(machine: Machine) -> list[Run]:
+    def outcome(layer: Layer) -> list[torch.Tensor]:
+        tensors = layer.inputs(torch.bfloat16)
+        results = emulated(machine, layer, tensors)
+        grads = torch.autograd.grad(
+            list(results), list(tensors.values()), list(map(torch.ones_like, results))
+        )
+        return [*results, *grads]
+
+    return [partial(outcome, layer) for layer in RECURRENCES]
+
+
+def _on_hopper(machine: Machine) -> list[Run]:
+    def outcome(case: Case) -> list[torch.Tensor]:
+        function = Emulated(machine, hopper=True).function(case.op)
+        inputs = case.inputs(torch.bfloat16, requires_grad=True)
+        return list(tolerance.run(case, function, inputs).tensors.values())
+
+    return [partial(outcome, case) for case in HOPPER]
 
 
 def _runs(machine: Machine) -> list[Run]:
@@ -65,25 +94,29 @@ def _runs(machine: Machine) -> list[Run]:
     return [*runs, gather, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
 
 
-@pytest.fixture(scope="module")
-def noticed(machine: Machine) -> Callable[[AbstractContextManager[None]], bool]:
-    """Whether a run in some order fails, or gives other bits, with a mutation."""
-    runs = _runs(machine)
-    machine.configure(ORDERS[0])
-    expected = [run() for run in runs]
+Noticed = Callable[[str, AbstractContextManager[None]], bool]
 
-    def different(run: Run, right: Sequence[torch.Tensor]) -> bool:
+
+@pytest.fixture(scope="module")
+def noticed(machine: Machine) -> Noticed:
+    """Whether a run in some order fails, or gives other bits, with a mutation of a file."""
+    others = _runs(machine)
+    of_file = {"recurrence.cuh": _recurrences(machine), "hopper_gemm.cu": _on_hopper(machine)}
+    machine.configure(ORDERS[0])
+    expected = {run: run() for runs in (*of_file.values(), others) for run in runs}
+
+    def different(run: Run) -> bool:
         try:
-            return not all(map(torch.equal, run(), right))
+            return not all(map(torch.equal, run(), expected[run]))
         except EmulationError:
             return True
 
-    def any_different(mutation: AbstractContextManager[None]) -> bool:
+    def any_different(file: str, mutation: AbstractContextManager[None]) -> bool:
         with mutation:
-            for run, right in zip(runs, expected, strict=True):
+            for run in of_file.get(file, others):
                 for order in ORDERS:
                     machine.configure(order)
-                    if different(run, right):
+                    if different(run):
                         return True
         return False
 
@@ -94,15 +127,21 @@ def _of_kernels(places: Sequence[tuple[str, int]]) -> Iterator[tuple[int, str, i
     return ((i, file, line) for i, (file, line) in enumerate(places) if (CUDA / file).exists())
 
 
-def test_every_barrier_and_wait_is_needed(machine: Machine, noticed: Callable[..., bool]) -> None:
-    """Without any one __syncthreads or wait for copies, some order of threads gives another result."""
+def test_every_barrier_and_wait_is_needed(machine: Machine, noticed: Noticed) -> None:
+    """Without any one __syncthreads or wait for copies, some order of threads gives another result.
+
+    On Hopper, without any arrival, fence, copy or product, too.
+    """
     places = list(_of_kernels(machine.barriers()))
-    assert {file for _, file, _ in places} == {"gemm.cuh", "mma_gemm.cuh", "sums.cuh"}
-    missed = [(file, line) for _, file, line in places if not noticed(machine.without_barrier(file, line))]
+    files = {"gemm.cuh", "hopper_gemm.cu", "mma_gemm.cuh", "recurrence.cuh", "sums.cuh"}
+    assert {file for _, file, _ in places} == files
+    missed = [
+        (file, line) for _, file, line in places if not noticed(file, machine.without_barrier(file, line))
+    ]
     assert not missed, "nobody notices their absence"
 
 
-def test_every_bounds_check_is_needed(machine: Machine, noticed: Callable[..., bool]) -> None:
+def test_every_bounds_check_is_needed(machine: Machine, noticed: Noticed) -> None:
     """With any one bounds check taken for true, a run reads or writes outside, or is wrong."""
     places = list(_of_kernels(machine.bounds_checks()))
     written = {
@@ -112,5 +151,5 @@ def test_every_bounds_check_is_needed(machine: Machine, noticed: Callable[..., b
         if "CISDL_INSIDE(" in line and "#define" not in line
     }
     assert {(file, line) for _, file, line in places} == written, "every check is reached"
-    missed = [(file, line) for i, file, line in places if not noticed(machine.without_bounds_check(i))]
+    missed = [(file, line) for i, file, line in places if not noticed(file, machine.without_bounds_check(i))]
     assert not missed, "nobody notices their absence"

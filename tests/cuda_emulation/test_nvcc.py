@@ -17,7 +17,9 @@ from . import assembler
 from .assembler import CUOBJDUMP, NVCC, Kernel
 from .build import CUDA, ROOT
 
-SOURCES = sorted(CUDA.glob("*.cu"))
+HOPPER = CUDA / "hopper_gemm.cu"
+# All but those that have nothing for a GPU.
+SOURCES = sorted(path for path in CUDA.glob("*.cu") if not path.stem.endswith("_hopper"))
 MMA_SOURCES = [source for source in SOURCES if "mma" in source.name]
 REGISTERS = 65536  # of a multiprocessor
 THREADS = 256
@@ -31,7 +33,9 @@ needs_cuobjdump = pytest.mark.skipif(
 
 def _least_blocks(kernel: Kernel) -> int:
     """How many blocks shall fit on a multiprocessor, as __launch_bounds__ has it."""
-    return 2 if "gemm_kernel" in kernel.name and "Id" not in kernel.name else 1
+    return (
+        2 if "gemm_kernel" in kernel.name and "hopper" not in kernel.name and "Id" not in kernel.name else 1
+    )
 
 
 @needs_nvcc
@@ -40,7 +44,7 @@ def test_registers(source: Path) -> None:
     """No kernel spills worth mentioning; two blocks of every product in float or shorter run side by side."""
     kernels = assembler.kernels(source)
     assert kernels
-    allowed = 0 if source in MMA_SOURCES else ALLOWED_SPILL
+    allowed = 0 if source in (*MMA_SOURCES, HOPPER) else ALLOWED_SPILL
     assert not [kernel for kernel in kernels if kernel.spilled > allowed]
     crowded = [one for one in kernels if one.registers * THREADS * _least_blocks(one) > REGISTERS]
     assert not crowded
@@ -61,6 +65,35 @@ def test_tensor_core_instructions(source: Path) -> None:
         if kind != "TF32" or not ("Lb0E" in name or reads_floats_one_by_one):
             assert any(one.startswith("LDSM.") for one in code), name
         assert not [one for one in code if one.startswith(("LDL", "STL", "FFMA"))], name
+
+
+@needs_nvcc
+def test_products_of_a_warpgroup_overlap() -> None:
+    """The assembler says so where it has to wait for each product before the next (C7510 and its like)."""
+    report = assembler.compiled(HOPPER).with_suffix(".txt").read_text()
+    assert "wgmma" not in report, report
+
+
+@needs_nvcc
+@needs_cuobjdump
+def test_hopper_instructions() -> None:
+    """wgmma of the type meant (HGMMA), the copy engine for boxes and images (UTMALDG), mbarriers (SYNCS).
+
+    And none of the instructions that they replace.
+    """
+    products = {name: code for name, code in assembler.instructions(HOPPER).items() if "gemm_kernel" in name}
+    assert len(products) == 12
+    for name, code in products.items():
+        columns = "64x256x16" if "Li256E" in name else "64x128x16"
+        kind = ["BF16"] if "BFloat16" in name else []
+        assert any(one.startswith(f"HGMMA.{columns}.F32") and one.split(".")[3:] == kind for one in code), (
+            name
+        )
+        for instruction in ("UTMALDG.3D", "UTMALDG.4D.IM2COL", "SYNCS.PHASECHK", "SYNCS.ARRIVE"):
+            assert any(one.startswith(instruction) for one in code), (name, instruction)
+        assert not [one for one in code if one.startswith(("LDL", "STL", "HMMA", "LDSM", "LDGSTS", "LDS"))], (
+            name
+        )
 
 
 @needs_nvcc

@@ -15,42 +15,42 @@ from .emulated import Emulated
 from .machine import ORDERS, Machine
 
 
-def _case(name: str, op: str, shapes: dict[str, tuple[int, ...]], **kwargs: Any) -> Case:
+def make_case(name: str, op: str, shapes: dict[str, tuple[int, ...]], **kwargs: Any) -> Case:
     return Case(op, f"tensor_cores_{name}", shapes, kwargs)
 
 
-def _linear(name: str, batch: int, inputs: int, outputs: int) -> Case:
+def make_linear(name: str, batch: int, inputs: int, outputs: int) -> Case:
     shapes = {"input": (batch, inputs), "weight": (outputs, inputs), "bias": (outputs,)}
-    return _case(name, "linear", shapes)
+    return make_case(name, "linear", shapes)
 
 
-def _conv(name: str, input: tuple[int, ...], weight: tuple[int, ...], **kwargs: Any) -> Case:
+def make_conv(name: str, input: tuple[int, ...], weight: tuple[int, ...], **kwargs: Any) -> Case:
     transposed = kwargs.pop("transposed", False)
     bias = weight[1] * kwargs.get("groups", 1) if transposed else weight[0]
     op = "conv_transpose2d" if transposed else "conv2d"
-    return _case(name, op, {"input": input, "weight": weight, "bias": (bias,)}, **kwargs)
+    return make_case(name, op, {"input": input, "weight": weight, "bias": (bias,)}, **kwargs)
 
 
 # Sizes that are no multiple of a tile or step in any of the three products, both widths of tiles, depths of
 # one step and of many; the depth of the weight gradients of the two "split" ones is cut into slices.
 CASES = (
-    _linear("small", 3, 16, 8),
-    _linear("wide", 40, 104, 200),
-    _linear("tiles", 136, 104, 136),
-    _linear("split", 1100, 16, 24),
-    _conv("padded", (2, 16, 9, 11), (24, 16, 3, 3), padding=1, activation="relu"),
-    _conv("strided_groups", (2, 32, 10, 9), (48, 16, 3, 2), stride=2, padding=(2, 1), groups=2),
-    _conv("dilated", (1, 8, 12, 13), (8, 8, 3, 3), dilation=2, padding=2),
-    _conv("pointwise", (2, 24, 12, 12), (80, 24, 1, 1)),
-    _conv("same", (1, 8, 7, 7), (16, 8, 4, 2), padding="same"),
-    _conv("split", (5, 8, 16, 16), (8, 8, 3, 3), padding=1),
-    _conv("transposed", (2, 16, 5, 6), (16, 8, 4, 4), stride=2, padding=1, transposed=True),
+    make_linear("small", 3, 16, 8),
+    make_linear("wide", 40, 104, 200),
+    make_linear("tiles", 136, 104, 136),
+    make_linear("split", 1100, 16, 24),
+    make_conv("padded", (2, 16, 9, 11), (24, 16, 3, 3), padding=1, activation="relu"),
+    make_conv("strided_groups", (2, 32, 10, 9), (48, 16, 3, 2), stride=2, padding=(2, 1), groups=2),
+    make_conv("dilated", (1, 8, 12, 13), (8, 8, 3, 3), dilation=2, padding=2),
+    make_conv("pointwise", (2, 24, 12, 12), (80, 24, 1, 1)),
+    make_conv("same", (1, 8, 7, 7), (16, 8, 4, 2), padding="same"),
+    make_conv("split", (5, 8, 16, 16), (8, 8, 3, 3), padding=1),
+    make_conv("transposed", (2, 16, 5, 6), (16, 8, 4, 4), stride=2, padding=1, transposed=True),
 )
 # What tensor cores leave to others: no whole chunks of 16 bytes.
 REFUSED = (
-    _linear("odd", 5, 18, 7),
-    _conv("odd", (2, 6, 7, 7), (10, 6, 3, 3)),
-    _conv("odd_groups", (1, 24, 6, 6), (24, 6, 3, 3), groups=4),
+    make_linear("odd", 5, 18, 7),
+    make_conv("odd", (2, 6, 7, 7), (10, 6, 3, 3)),
+    make_conv("odd_groups", (1, 24, 6, 6), (24, 6, 3, 3), groups=4),
 )
 
 

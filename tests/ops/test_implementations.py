@@ -104,6 +104,21 @@ def test_forcing_an_unknown_name(op: str, name: str) -> None:
         pass
 
 
+def test_forcing_a_name_of_a_gpu() -> None:
+    """Only matrix products have several there, and a tensor on the CPU is refused in words."""
+    case = case_named("conv2d/resnet_like")
+    with (
+        cisdl_ops.force_implementation("conv2d", "cuda_mma"),
+        pytest.raises(ValueError, match="on a GPU only"),
+    ):
+        case.call(OPS["conv2d"].ours, case.inputs())
+    with (
+        pytest.raises(ValueError, match="expected one of"),
+        cisdl_ops.force_implementation("max_pool2d", "cuda_mma"),
+    ):
+        pass
+
+
 def in_subprocess(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

@@ -18,6 +18,7 @@ from cisdl_ops import tolerance
 from cisdl_ops.cases import OPS, Case, Function
 from tests.cuda_emulation.emulated import Emulated
 from tests.cuda_emulation.machine import ORDERS, Machine
+from tests.cuda_emulation.test_hopper import CASES as HOPPER_CASES
 from tests.cuda_emulation.test_tensor_cores import CASES as TENSOR_CORE_CASES
 from tests.ops.running import DTYPES, REDUCED_DTYPES, TEST_CASES, layouts
 from tests.ops.test_implementations import LISTS
@@ -98,14 +99,15 @@ def emulation() -> int:
     """Every CUDA kernel, in every order of threads; float64 in one. Tensor cores with cases of their own."""
     machine, runs = Machine(sanitized_library()), 0
     torch.set_num_threads(1)
-    for case in TENSOR_CORE_CASES:
-        for dtype in (torch.float32, *REDUCED_DTYPES):
-            function = Emulated(machine, tf32=dtype == torch.float32).function(case.op)
-            for order in ORDERS:
-                machine.configure(order)
-                outcome = tolerance.run(case, function, case.inputs(dtype, requires_grad=True))
-                check_nan(case, dtype, outcome, f"tensor cores {order.name}")
-                runs += 1
+    cases = [(case, dtype, False) for case in TENSOR_CORE_CASES for dtype in (torch.float32, *REDUCED_DTYPES)]
+    cases += [(case, dtype, True) for case in HOPPER_CASES for dtype in REDUCED_DTYPES]
+    for case, dtype, hopper in cases:
+        function = Emulated(machine, tf32=dtype == torch.float32, hopper=hopper).function(case.op)
+        for order in ORDERS:
+            machine.configure(order)
+            outcome = tolerance.run(case, function, case.inputs(dtype, requires_grad=True))
+            check_nan(case, dtype, outcome, f"tensor cores {order.name}")
+            runs += 1
     for case in TEST_CASES:
         for dtype in (torch.float32, torch.float64):
             for layout in layouts(case):

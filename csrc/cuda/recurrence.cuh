@@ -1,0 +1,522 @@
+// All steps of a recurrent layer in one kernel, forward or backward, W_hh in registers from the first to the last.
+//
+// A layer step by step reads W_hh once a step and launches two kernels; with few rows it does little else. Here a
+// block keeps the slice of W_hh that belongs to 8 hidden units (all gates), as fragments of mma.sync, and the grid
+// has a block for every 8 units. What goes through memory at a step is the state alone: forward, h_t of every unit
+// to every block; backward, da_t = the gradient of the pre-activations of every gate and unit.
+//
+// Mapping. Sequences do not touch each other, so the batch is cut into tiles of 16 rows (an mma's lines), and
+// tiles are dealt out to `groups` of hidden_size / 8 blocks each: a group goes its own way, and a small hidden
+// size with a large batch still fills the device. A turn is a step of one tile:
+//   1. The 8 warps split the depth (forward: units; backward: units of each gate) in pieces of 64 bytes. A lane
+//   reads
+//      16 bytes a piece of each of its two rows, as they lie in memory, and looks until all numbers in them are
+//      there (published.cuh). Which depth stands where in a fragment is free as long as both operands agree: 16
+//      bytes are two mma's worth of depth, of A and of W alike. No shared memory, no barrier before the product.
+//   2. mma.sync with 8 columns: of each gate the block's units (forward), or the units (backward, all gates added
+//   up).
+//   3. The warps' sums meet in shared memory, one barrier a turn (the buffers alternate). Half of the threads, one
+//   for
+//      each row and unit of the tile, apply the cell; c, or the gradients that run on, stay in shared memory in
+//      float.
+//   4. They publish their 16-bit numbers: forward into the output itself, backward into da, which the gradients of
+//      the weights need anyhow.
+// Nothing is reset between steps, as every step has memory of its own; before the launch it is filled with ones.
+//
+// Packed sequences: rows(t) and where they begin follow from the lengths, which travel with the arguments. A row
+// that begins reads hx (backward: grad_h_n) in place of what would be published.
+//
+// When it wins: many steps of few rows. A step then costs the time in which a number goes from one multiprocessor
+// through L2 to the others, not that of reading W_hh nor of a launch. Limits: 16-bit numbers; hidden_size a
+// multiple of 8, at most 1024 (256 units in registers four times); all blocks on the device at once, so
+// hidden_size / 8 at most the multiprocessors times the blocks one holds; 128 rows a group. Everything else goes
+// step by step.
+//
+// Floor of a step: 2 rows gates hidden_size^2 operations; every block reads rows x hidden_size numbers (backward
+// times gates) from L2.
+#pragma once
+
+#include "../common/recurrences.h"
+#include "lstm_cell.cuh"
+#include "published.cuh"
+
+namespace cisdl::cuda {
+
+constexpr int kUnits = 8;      // hidden units of a block: the columns of an mma
+constexpr int kTileRows = 16;  // the lines of an mma
+constexpr int kMaxTiles = 8;   // of a group
+constexpr int kWarps = kThreads / 32;
+constexpr int kPlaces = kTileRows * kUnits;  // of a tile: each has a thread of its own for the cell
+constexpr int kPieceDepth = 32;              // numbers in 64 bytes
+
+// The rows of one time: [begin, begin + count) belong to the first `count` sequences.
+struct Rows {
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
+// Goes through the times, one up or one down at a move.
+class Walk {
+ public:
+  // At the first time (up) or the last one.
+  __device__ Walk(const Sequences& s, bool up) : s_(s), up_(up), time_(up ? 0 : s.steps - 1) {
+    rows_.count = up || !s.packed ? s.batch : 0;
+    if (!up) {
+      grow();
+      rows_.begin = s.rows - rows_.count;
+    }
+  }
+  // None before the first and behind the last time.
+  __device__ Rows rows() const { return time_ < 0 || time_ >= s_.steps ? Rows{} : rows_; }
+  __device__ void move() {
+    if (up_) {
+      ++time_;
+      rows_.begin += rows_.count;
+      if (s_.packed)
+        while (rows_.count > 0 && s_.lengths[rows_.count - 1] <= time_) --rows_.count;
+    } else {
+      --time_;
+      grow();
+      rows_.begin -= rows_.count;
+    }
+  }
+
+ private:
+  __device__ void grow() {
+    if (s_.packed)
+      while (rows_.count < s_.batch && s_.lengths[rows_.count] > time_) ++rows_.count;
+  }
+
+  const Sequences& s_;
+  bool up_;
+  int64_t time_;
+  Rows rows_;
+};
+
+// What this block and thread are responsible for.
+struct Place {
+  int64_t first_unit;  // of the block
+  int first_tile, groups;
+  int warp, lane;
+  bool has_cell;  // this thread applies the cell to one place of each tile: ...
+  int row;        // ... this row of the tile
+  int64_t unit;   // ... this hidden unit
+
+  __device__ explicit Place(const Sequences& s) {
+    const auto blocks = static_cast<unsigned>(s.hidden_size / kUnits);
+    first_unit = int64_t{blockIdx.x % blocks} * kUnits;
+    first_tile = static_cast<int>(blockIdx.x / blocks);
+    groups = static_cast<int>(gridDim.x / blocks);
+    warp = threadIdx.x / 32;
+    lane = threadIdx.x % 32;
+    // Thread 4 * lane + register of the sums of an mma.
+    const int of_lane = threadIdx.x / 4, of_register = threadIdx.x % 4;
+    has_cell = CISDL_INSIDE(threadIdx.x < kPlaces);
+    row = of_lane / 4 + of_register / 2 * 8;
+    unit = first_unit + of_lane % 4 * 2 + of_register % 2;
+  }
+  // The depth of this lane's 16 bytes in its warp's piece number `piece`.
+  __device__ int64_t depth(int piece) const {
+    return int64_t{(piece * kWarps + warp) * kPieceDepth + lane % 4 * (kPieceDepth / 4)};
+  }
+};
+
+// sum += A W^T for one piece: lines[0] of row lane / 4 and lines[1] of the row 8 on; w of column lane / 4.
+template <class T>
+__device__ void multiply_piece(float (&sum)[4], const Chunk (&lines)[2], const Chunk& w) {
+#pragma unroll
+  for (int half = 0; half < 4; half += 2) {
+    const uint32_t a[4] = {lines[0].word[half], lines[1].word[half], lines[0].word[half + 1],
+                           lines[1].word[half + 1]};
+    const uint32_t b[2] = {w.word[half], w.word[half + 1]};
+    multiply_add<T>(sum, a, b);
+  }
+}
+
+// Where a row's numbers are: null stands for zeros, and what others publish is awaited.
+template <class T>
+struct Line {
+  const T* data = nullptr;
+  bool awaited = false;
+
+  // 16 bytes at `depth` of the `size` numbers that begin at `begin`.
+  __device__ Chunk load(int64_t begin, int64_t depth, int64_t size) const {
+    return data && CISDL_INSIDE(depth < size) ? load_published(data + begin + depth) : Chunk{};
+  }
+};
+
+// Reads this warp's pieces of parts [first, first + parts) of two lines, a part being `size` numbers, until all is
+// there.
+template <int parts, int pieces, class T>
+__device__ void read_lines(Chunk (&to)[parts * pieces][2], const Line<T> (&lines)[2], const Place& place,
+                           int first, int64_t size) {
+  constexpr int count = parts * pieces;
+  const auto load = [&](int i, int l) {
+    return lines[l].load((first + i / pieces) * size, place.depth(i % pieces), size);
+  };
+#pragma unroll
+  for (int i = 0; i < count; ++i)
+#pragma unroll
+    for (int l = 0; l < 2; ++l) to[i][l] = load(i, l);
+  for (;;) {
+    bool missing = false;
+#pragma unroll
+    for (int i = 0; i < count; ++i)
+#pragma unroll
+      for (int l = 0; l < 2; ++l) missing = missing || (lines[l].awaited && has_unpublished(to[i][l]));
+    if (!await(missing)) return;
+#pragma unroll
+    for (int i = 0; i < count; ++i)
+#pragma unroll
+      for (int l = 0; l < 2; ++l)
+        if (lines[l].awaited && has_unpublished(to[i][l])) to[i][l] = load(i, l);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------- cells
+// One place of a step. `x`: what the thread has read of x_part; `sum`: W_hh h + b_hh; `state`: what runs on.
+
+template <class T>
+struct Lstm {
+  using Scalar = T;
+  static constexpr RecurrentCell kCell = RecurrentCell::lstm;
+  static constexpr int kGates = 4, kStates = 2;  // h, c
+  static constexpr int kKept = 5;                // gates, and c before
+
+  template <class Keep>
+  static __device__ float forward(const RecurrenceForward<T>&, const float (&x)[kGates],
+                                  const float (&sum)[kGates], float (&state)[kStates], const Keep& keep) {
+    const float i = sigmoid(x[0] + sum[0]), f = sigmoid(x[1] + sum[1]);
+    const float g = std::tanh(x[2] + sum[2]), o = sigmoid(x[3] + sum[3]);
+    const float kept[kKept] = {i, f, g, o, state[1]};
+    keep(kept);
+    state[1] = f * state[1] + i * g;
+    return o * std::tanh(state[1]);
+  }
+
+  // Leaves in `state` what goes to the step before besides da W_hh: nothing of h, and the gradient of c.
+  static __device__ void backward(const RecurrenceBackward<T>&, const float (&kept)[kKept], float /*h_before*/,
+                                  float dh, float (&state)[kStates], float (&da)[kGates], float&) {
+    const auto& [i, f, g, o, c] = kept;
+    const float tanh_c = std::tanh(f * c + i * g);
+    const float dc = state[1] + dh * o * (1 - tanh_c * tanh_c);
+    da[0] = dc * g * i * (1 - i);
+    da[1] = dc * c * f * (1 - f);
+    da[2] = dc * i * (1 - g * g);
+    da[3] = dh * tanh_c * o * (1 - o);
+    state[0] = 0;
+    state[1] = dc * f;
+  }
+};
+
+template <class T>
+struct Gru {
+  using Scalar = T;
+  static constexpr RecurrentCell kCell = RecurrentCell::gru;
+  static constexpr int kGates = 3, kStates = 1;
+  static constexpr int kKept = 4;  // gates, and h_part_n
+
+  template <class Keep>
+  static __device__ float forward(const RecurrenceForward<T>&, const float (&x)[kGates],
+                                  const float (&sum)[kGates], float (&state)[kStates], const Keep& keep) {
+    const float r = sigmoid(x[0] + sum[0]), z = sigmoid(x[1] + sum[1]);
+    const float n = std::tanh(x[2] + r * sum[2]);
+    const float kept[kKept] = {r, z, n, sum[2]};
+    keep(kept);
+    return (1 - z) * n + z * state[0];
+  }
+
+  static __device__ void backward(const RecurrenceBackward<T>&, const float (&kept)[kKept], float h_before,
+                                  float dh, float (&state)[kStates], float (&da)[kGates], float& dx_n) {
+    const auto& [r, z, n, h_part_n] = kept;
+    dx_n = dh * (1 - z) * (1 - n * n);
+    da[0] = dx_n * h_part_n * r * (1 - r);
+    da[1] = dh * (h_before - n) * z * (1 - z);
+    da[2] = dx_n * r;
+    state[0] = dh * z;
+  }
+};
+
+template <class T>
+struct Rnn {
+  using Scalar = T;
+  static constexpr RecurrentCell kCell = RecurrentCell::rnn;
+  static constexpr int kGates = 1, kStates = 1;
+  static constexpr int kKept = 1;  // the output
+
+  template <class Keep>
+  static __device__ float forward(const RecurrenceForward<T>& f, const float (&x)[kGates],
+                                  const float (&sum)[kGates], float (&)[kStates], const Keep&) {
+    const float a = x[0] + sum[0];
+    // A NaN is not below zero: it stays, as in torch.
+    return f.nonlinearity == Nonlinearity::tanh ? std::tanh(a) : a < 0 ? 0.0f : a;
+  }
+
+  static __device__ void backward(const RecurrenceBackward<T>& b, const float (&kept)[kKept], float /*h_before*/,
+                                  float dh, float (&state)[kStates], float (&da)[kGates], float&) {
+    const float h = kept[0];
+    da[0] = b.nonlinearity == Nonlinearity::tanh ? dh * (1 - h * h) : h <= 0 ? 0.0f : dh;
+    state[0] = 0;
+  }
+};
+
+// -------------------------------------------------------------------------------------------- kernels
+
+// Sums of the warps for `columns` tiles of 16 x 8, of two turns; the states of this group's rows.
+template <int columns, int states>
+struct TurnMemory {
+  float sums[2][kWarps][columns][kPlaces];
+  float state[kMaxTiles][states][kPlaces];
+};
+
+// This warp's sums, as the registers of an mma lie, and behind the barrier those of all warps at this thread's
+// place.
+template <int columns, int states>
+__device__ void add_warps(TurnMemory<columns, states>& memory, int turn, const Place& place,
+                          const float (&sum)[columns][4], float (&total)[columns]) {
+  auto& sums = memory.sums[turn % 2];
+#pragma unroll
+  for (int n = 0; n < columns; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[place.warp][n][place.lane * 4 + i] = sum[n][i];
+  __syncthreads();
+  if (!place.has_cell) return;
+#pragma unroll
+  for (int n = 0; n < columns; ++n) {
+    total[n] = 0;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) total[n] += sums[warp][n][threadIdx.x];
+  }
+}
+
+template <class Cell, int pieces>
+__global__ void __launch_bounds__(kThreads)
+    recurrence_forward_kernel(const __grid_constant__ RecurrenceForward<typename Cell::Scalar> f) {
+#ifndef CISDL_NO_TENSOR_CORES
+  using T = typename Cell::Scalar;
+  constexpr int kGates = Cell::kGates, kStates = Cell::kStates;
+  using Memory = TurnMemory<kGates, kStates>;
+  CISDL_SHARED(Memory, memory);
+  const Sequences& s = f.s;
+  const int64_t hidden = s.hidden_size;
+  const Place place(s);
+
+  Chunk w[kGates][pieces];
+  float bias[kGates];
+#pragma unroll
+  for (int gate = 0; gate < kGates; ++gate) {
+    const Line<T> line{f.w_hh + (gate * hidden + place.first_unit + place.lane / 4) * hidden};
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece) w[gate][piece] = line.load(0, place.depth(piece), hidden);
+    bias[gate] = place.has_cell && f.b_hh ? static_cast<float>(f.b_hh[gate * hidden + place.unit]) : 0.0f;
+  }
+  // Calls body(row of the batch, its states) for this thread's place in each tile.
+  const auto for_each_state = [&](const auto& body) {
+    for (int tile = place.first_tile, slot = 0; int64_t{tile} * kTileRows < s.batch;
+         tile += place.groups, ++slot) {
+      const int64_t row = int64_t{tile} * kTileRows + place.row;
+      if (place.has_cell && CISDL_INSIDE(row < s.batch)) body(row * hidden + place.unit, memory.state[slot]);
+    }
+  };
+  for_each_state([&](int64_t at, float (&state)[kStates][kPlaces]) {
+    state[0][threadIdx.x] = f.hx[at];
+    if constexpr (kStates == 2) state[1][threadIdx.x] = f.cx[at];
+  });
+
+  int turn = 0;
+  Walk walk(s, !s.reverse);
+  Rows before;
+  for (int64_t step = 0; step < s.steps; ++step, walk.move()) {
+    const Rows now = walk.rows();
+    for (int tile = place.first_tile, slot = 0; int64_t{tile} * kTileRows < now.count;
+         tile += place.groups, ++slot, ++turn) {
+      const int64_t first_row = int64_t{tile} * kTileRows, row = first_row + place.row;
+      const bool active = place.has_cell && CISDL_INSIDE(row < now.count);
+      const int64_t at = now.begin + row;
+      float x[kGates] = {};
+      if (active) {
+#pragma unroll
+        for (int gate = 0; gate < kGates; ++gate) x[gate] = f.x_part[(at * kGates + gate) * hidden + place.unit];
+      }
+
+      Line<T> lines[2];
+#pragma unroll
+      for (int l = 0; l < 2; ++l) {
+        const int64_t line = first_row + place.lane / 4 + l * 8;
+        if (CISDL_INSIDE(line < now.count)) {
+          lines[l].awaited = line < before.count;
+          lines[l].data = lines[l].awaited ? f.output + (before.begin + line) * hidden : f.hx + line * hidden;
+        }
+      }
+      Chunk h[pieces][2];
+      read_lines<1, pieces>(h, lines, place, 0, hidden);
+      float sum[kGates][4] = {};
+#pragma unroll
+      for (int piece = 0; piece < pieces; ++piece)
+#pragma unroll
+        for (int gate = 0; gate < kGates; ++gate) multiply_piece<T>(sum[gate], h[piece], w[gate][piece]);
+
+      float total[kGates] = {};
+      add_warps(memory, turn, place, sum, total);
+      if (!active) continue;
+      float state[kStates];
+#pragma unroll
+      for (int i = 0; i < kStates; ++i) state[i] = memory.state[slot][i][threadIdx.x];
+#pragma unroll
+      for (int gate = 0; gate < kGates; ++gate) total[gate] += bias[gate];
+      const T result = Cell::forward(f, x, total, state, [&](const float (&kept)[Cell::kKept]) {
+        if (!f.gates) return;
+        if constexpr (Cell::kKept > kGates) {
+#pragma unroll
+          for (int gate = 0; gate < kGates; ++gate)
+            f.gates[(at * kGates + gate) * hidden + place.unit] = kept[gate];
+          f.kept[at * hidden + place.unit] = kept[kGates];
+        }
+      });
+      publish(f.output + at * hidden + place.unit, result);
+      state[0] = result;
+#pragma unroll
+      for (int i = 0; i < kStates; ++i) memory.state[slot][i][threadIdx.x] = state[i];
+    }
+    before = now;
+  }
+  for_each_state([&](int64_t at, float (&state)[kStates][kPlaces]) {
+    f.h_n[at] = state[0][threadIdx.x];
+    if constexpr (kStates == 2) f.c_n[at] = state[1][threadIdx.x];
+  });
+#endif
+}
+
+// Steps in the opposite order, and behind the first one a turn that has nothing but the gradient of hx.
+template <class Cell, int pieces>
+__global__ void __launch_bounds__(kThreads)
+    recurrence_backward_kernel(const __grid_constant__ RecurrenceBackward<typename Cell::Scalar> b) {
+#ifndef CISDL_NO_TENSOR_CORES
+  using T = typename Cell::Scalar;
+  constexpr int kGates = Cell::kGates, kStates = Cell::kStates, kKept = Cell::kKept;
+  // How many gates' pieces are on their way at once: what registers have room for.
+  constexpr int kTogether = kGates * pieces > 12 ? kGates / 2 : kGates;
+  using Memory = TurnMemory<1, kStates>;
+  CISDL_SHARED(Memory, memory);
+  const Sequences& s = b.s;
+  const int64_t hidden = s.hidden_size;
+  const Place place(s);
+
+  // Column lane / 4 of W_hh's, so numbers far apart: once a launch.
+  Chunk w[kGates][pieces];
+#pragma unroll
+  for (int gate = 0; gate < kGates; ++gate) {
+#pragma unroll
+    for (int piece = 0; piece < pieces; ++piece) {
+      T numbers[8] = {};
+      const int64_t depth = place.depth(piece);
+      if (CISDL_INSIDE(depth < hidden)) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+          numbers[i] = b.w_hh[(gate * hidden + depth + i) * hidden + place.first_unit + place.lane / 4];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        w[gate][piece].word[i] = uint32_t{numbers[2 * i + 1].bits} << 16 | numbers[2 * i].bits;
+    }
+  }
+  // The gradients that run on from step to step, besides da W_hh.
+  const auto for_each_state = [&](const auto& body) {
+    for (int tile = place.first_tile, slot = 0; int64_t{tile} * kTileRows < s.batch;
+         tile += place.groups, ++slot) {
+      const int64_t row = int64_t{tile} * kTileRows + place.row;
+      if (place.has_cell && CISDL_INSIDE(row < s.batch)) body(row * hidden + place.unit, memory.state[slot]);
+    }
+  };
+  for_each_state([&](int64_t at, float (&state)[kStates][kPlaces]) {
+    state[0][threadIdx.x] = b.grad_h_n ? static_cast<float>(b.grad_h_n[at]) : 0.0f;
+    if constexpr (kStates == 2) state[1][threadIdx.x] = b.grad_c_n ? static_cast<float>(b.grad_c_n[at]) : 0.0f;
+  });
+
+  int turn = 0;
+  Walk walk(s, s.reverse);
+  Rows after, now = walk.rows();
+  const int64_t last = b.grad_hx ? s.steps : s.steps - 1;
+  for (int64_t step = 0; step <= last; ++step) {
+    walk.move();
+    const Rows earlier = walk.rows();
+    const int64_t most = now.count > after.count ? now.count : after.count;
+    for (int tile = place.first_tile, slot = 0; int64_t{tile} * kTileRows < most;
+         tile += place.groups, ++slot, ++turn) {
+      const int64_t first_row = int64_t{tile} * kTileRows, row = first_row + place.row;
+      const bool active = place.has_cell && CISDL_INSIDE(row < now.count);
+      const int64_t at = now.begin + row, unit = place.unit;
+      float kept[kKept] = {}, grad = 0, h_before = 0;
+      if (active) {
+        if constexpr (Cell::kCell == RecurrentCell::rnn) {
+          kept[0] = b.output[at * hidden + unit];
+        } else {
+#pragma unroll
+          for (int gate = 0; gate < kGates; ++gate) kept[gate] = b.gates[(at * kGates + gate) * hidden + unit];
+          kept[kGates] = b.kept[at * hidden + unit];
+        }
+        if (b.grad_output) grad = b.grad_output[at * hidden + unit];
+        h_before =
+            row < earlier.count ? b.output[(earlier.begin + row) * hidden + unit] : b.hx[row * hidden + unit];
+      }
+
+      Line<T> lines[2];
+#pragma unroll
+      for (int l = 0; l < 2; ++l) {
+        const int64_t line = first_row + place.lane / 4 + l * 8;
+        if (CISDL_INSIDE(line < after.count)) {
+          lines[l].awaited = true;
+          lines[l].data = b.grad_h_part + (after.begin + line) * kGates * hidden;
+        }
+      }
+      float sum[kTogether][4] = {};
+#pragma unroll
+      for (int gate = 0; gate < kGates; gate += kTogether) {
+        Chunk da[kTogether * pieces][2];
+        read_lines<kTogether, pieces>(da, lines, place, gate, hidden);
+#pragma unroll
+        for (int i = 0; i < kTogether * pieces; ++i)
+          multiply_piece<T>(sum[i / pieces], da[i], w[gate + i / pieces][i % pieces]);
+      }
+      float all[1][4] = {}, total[1] = {};
+#pragma unroll
+      for (int n = 0; n < kTogether; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) all[0][i] += sum[n][i];
+      add_warps(memory, turn, place, all, total);
+
+      if (!place.has_cell || !CISDL_INSIDE(row < most)) continue;
+      float state[kStates];
+#pragma unroll
+      for (int i = 0; i < kStates; ++i) state[i] = memory.state[slot][i][threadIdx.x];
+      const float dh = state[0] + total[0];
+      if (!active) {  // the step after was this row's first
+        if (b.grad_hx) b.grad_hx[row * hidden + unit] = dh;
+        continue;
+      }
+      float da[kGates], dx_n = 0;
+      Cell::backward(b, kept, h_before, dh + grad, state, da, dx_n);
+#pragma unroll
+      for (int gate = 0; gate < kGates; ++gate)
+        publish(b.grad_h_part + (at * kGates + gate) * hidden + unit, T(da[gate]));
+      if constexpr (Cell::kCell == RecurrentCell::gru) {
+        b.grad_x_part[at * kGates * hidden + unit] = da[0];
+        b.grad_x_part[(at * kGates + 1) * hidden + unit] = da[1];
+        b.grad_x_part[(at * kGates + 2) * hidden + unit] = dx_n;
+      }
+      if (b.h_before) b.h_before[at * hidden + unit] = h_before;
+#pragma unroll
+      for (int i = 0; i < kStates; ++i) memory.state[slot][i][threadIdx.x] = state[i];
+    }
+    after = now;
+    now = earlier;
+  }
+  if constexpr (kStates == 2) {
+    for_each_state([&](int64_t at, float (&state)[kStates][kPlaces]) {
+      if (b.grad_cx) b.grad_cx[at] = state[1][threadIdx.x];
+    });
+  }
+#endif
+}
+
+}  // namespace cisdl::cuda
