@@ -19,18 +19,21 @@
 //   for
 //      each row and unit of the tile, apply the cell; c, or the gradients that run on, stay in shared memory in
 //      float.
-//   4. They publish their 16-bit numbers: forward into the output itself, backward into da, which the gradients of
+//   4. They publish their numbers: forward into the output itself, backward into da, which the gradients of
 //      the weights need anyhow.
 // Nothing is reset between steps, as every step has memory of its own; before the launch it is filled with ones.
 //
 // Packed sequences: rows(t) and where they begin follow from the lengths, which travel with the arguments. A row
 // that begins reads hx (backward: grad_h_n) in place of what would be published.
 //
+// float32 takes the same path. Where torch allows TF32 to cuDNN, an mma of rounded factors is all; else each
+// number is split into two of TF32 and three products of them stand for one, 22 bits of mantissa for float's 24,
+// below what adding up hundreds of products in float loses.
+//
 // When it wins: many steps of few rows. A step then costs the time in which a number goes from one multiprocessor
-// through L2 to the others, not that of reading W_hh nor of a launch. Limits: 16-bit numbers; hidden_size a
-// multiple of 8, at most 1024 (256 units in registers four times); all blocks on the device at once, so
-// hidden_size / 8 at most the multiprocessors times the blocks one holds; 128 rows a group. Everything else goes
-// step by step.
+// through L2 to the others, not that of reading W_hh nor of a launch. Limits: hidden_size a multiple of 8, at most
+// 1024 (float32: 768), for registers; all blocks on the device at once, so hidden_size / 8 at most the
+// multiprocessors times the blocks one holds; 128 rows a group. Everything else, float64 too, goes step by step.
 //
 // Floor of a step: 2 rows gates hidden_size^2 operations; every block reads rows x hidden_size numbers (backward
 // times gates) from L2.
@@ -47,7 +50,10 @@ constexpr int kTileRows = 16;  // the lines of an mma
 constexpr int kMaxTiles = 8;   // of a group
 constexpr int kWarps = kThreads / 32;
 constexpr int kPlaces = kTileRows * kUnits;  // of a tile: each has a thread of its own for the cell
-constexpr int kPieceDepth = 32;              // numbers in 64 bytes
+template <class T>
+constexpr int kLaneDepth = sizeof(Chunk) / sizeof(T);  // numbers that a lane reads of a piece
+template <class T>
+constexpr int kPieceDepth = 4 * kLaneDepth<T>;  // numbers of a piece
 
 // The rows of one time: [begin, begin + count) belong to the first `count` sequences.
 struct Rows {
@@ -116,21 +122,65 @@ struct Place {
     unit = first_unit + of_lane % 4 * 2 + of_register % 2;
   }
   // The depth of this lane's 16 bytes in its warp's piece number `piece`.
+  template <class T>
   __device__ int64_t depth(int piece) const {
-    return int64_t{(piece * kWarps + warp) * kPieceDepth + lane % 4 * (kPieceDepth / 4)};
+    return int64_t{(piece * kWarps + warp) * kPieceDepth<T> + lane % 4 * kLaneDepth<T>};
   }
 };
 
-// sum += A W^T for one piece: lines[0] of row lane / 4 and lines[1] of the row 8 on; w of column lane / 4.
+// A word of a weight. Of floats the compiler takes it for another one at every turn: what is made of it is made
+// again, and does not stay in registers beside it.
 template <class T>
-__device__ void multiply_piece(float (&sum)[4], const Chunk (&lines)[2], const Chunk& w) {
+__device__ uint32_t used_here(uint32_t word) {
+#ifdef __CUDACC__
+  if constexpr (sizeof(T) == 4) asm volatile("mov.b32 %0, %0;" : "+r"(word));
+#endif
+  return word;
+}
+
+// Floats as TF32, and what that leaves of them, again as TF32: together 22 bits of mantissa. Of an infinite number
+// nothing is left.
+template <int n>
+__device__ void split_floats(const uint32_t (&value)[n], uint32_t (&high)[n], uint32_t (&low)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) {
+    high[i] = to_tf32(value[i]);
+    const float rest = float_of(value[i]) - float_of(high[i]);
+    low[i] = to_tf32(bits_of((high[i] & 0x7f800000u) == 0x7f800000u ? 0.0f : rest));
+  }
+}
+
+// sum += A W^T for one piece: lines[0] of row lane / 4 and lines[1] of the row 8 on; w of column lane / 4. Of
+// floats without `tf32` three products: all but that of the two rests.
+template <class T>
+__device__ void multiply_piece(float (&sum)[4], const Chunk (&lines)[2], const Chunk& w, bool tf32) {
 #pragma unroll
   for (int half = 0; half < 4; half += 2) {
     const uint32_t a[4] = {lines[0].word[half], lines[1].word[half], lines[0].word[half + 1],
                            lines[1].word[half + 1]};
-    const uint32_t b[2] = {w.word[half], w.word[half + 1]};
-    multiply_add<T>(sum, a, b);
+    const uint32_t b[2] = {used_here<T>(w.word[half]), used_here<T>(w.word[half + 1])};
+    if constexpr (sizeof(T) == 2) {
+      multiply_add<T>(sum, a, b);
+    } else {
+      uint32_t a_high[4], a_low[4], b_high[2], b_low[2];
+      split_floats(a, a_high, a_low);
+      split_floats(b, b_high, b_low);
+      if (!tf32) {
+        multiply_add<T>(sum, a_low, b_high);
+        multiply_add<T>(sum, a_high, b_low);
+      }
+      multiply_add<T>(sum, a_high, b_high);
+    }
   }
+}
+
+// How many gates' pieces are on their way at once in backward: all, or what registers have room for.
+template <class T>
+__host__ __device__ constexpr int gates_together(int gates, int pieces) {
+  const int most = sizeof(T) == 4 ? 8 : 12;  // splitting floats takes registers, too
+  int together = gates;
+  while (together > 1 && (gates % together || together * pieces > most)) --together;
+  return together;
 }
 
 // Where a row's numbers are: null stands for zeros, and what others publish is awaited.
@@ -145,14 +195,14 @@ struct Line {
   }
 };
 
-// Reads this warp's pieces of parts [first, first + parts) of two lines, a part being `size` numbers, until all is
+// Reads this warp's pieces of the first `parts` parts of two lines, a part being `size` numbers, until all is
 // there.
 template <int parts, int pieces, class T>
 __device__ void read_lines(Chunk (&to)[parts * pieces][2], const Line<T> (&lines)[2], const Place& place,
-                           int first, int64_t size) {
+                           int64_t size) {
   constexpr int count = parts * pieces;
   const auto load = [&](int i, int l) {
-    return lines[l].load((first + i / pieces) * size, place.depth(i % pieces), size);
+    return lines[l].load(i / pieces * size, place.depth<T>(i % pieces), size);
   };
 #pragma unroll
   for (int i = 0; i < count; ++i)
@@ -163,18 +213,19 @@ __device__ void read_lines(Chunk (&to)[parts * pieces][2], const Line<T> (&lines
 #pragma unroll
     for (int i = 0; i < count; ++i)
 #pragma unroll
-      for (int l = 0; l < 2; ++l) missing = missing || (lines[l].awaited && has_unpublished(to[i][l]));
+      for (int l = 0; l < 2; ++l) missing = missing || (lines[l].awaited && has_unpublished<T>(to[i][l]));
     if (!await(missing)) return;
 #pragma unroll
     for (int i = 0; i < count; ++i)
 #pragma unroll
       for (int l = 0; l < 2; ++l)
-        if (lines[l].awaited && has_unpublished(to[i][l])) to[i][l] = load(i, l);
+        if (lines[l].awaited && has_unpublished<T>(to[i][l])) to[i][l] = load(i, l);
   }
 }
 
 // ---------------------------------------------------------------------------------------------- cells
-// One place of a step. `x`: what the thread has read of x_part; `sum`: W_hh h + b_hh; `state`: what runs on.
+// One place of a step. `x`: what the thread has read of x_part; `sum`: W_hh h + b_hh; `state`: what runs on;
+// `kept`: what backward needs.
 
 template <class T>
 struct Lstm {
@@ -183,13 +234,13 @@ struct Lstm {
   static constexpr int kGates = 4, kStates = 2;  // h, c
   static constexpr int kKept = 5;                // gates, and c before
 
-  template <class Keep>
   static __device__ float forward(const RecurrenceForward<T>&, const float (&x)[kGates],
-                                  const float (&sum)[kGates], float (&state)[kStates], const Keep& keep) {
+                                  const float (&sum)[kGates], float (&state)[kStates], float (&kept)[kKept]) {
     const float i = sigmoid(x[0] + sum[0]), f = sigmoid(x[1] + sum[1]);
     const float g = std::tanh(x[2] + sum[2]), o = sigmoid(x[3] + sum[3]);
-    const float kept[kKept] = {i, f, g, o, state[1]};
-    keep(kept);
+    const float keeps[kKept] = {i, f, g, o, state[1]};
+#pragma unroll
+    for (int k = 0; k < kKept; ++k) kept[k] = keeps[k];
     state[1] = f * state[1] + i * g;
     return o * std::tanh(state[1]);
   }
@@ -216,13 +267,13 @@ struct Gru {
   static constexpr int kGates = 3, kStates = 1;
   static constexpr int kKept = 4;  // gates, and h_part_n
 
-  template <class Keep>
   static __device__ float forward(const RecurrenceForward<T>&, const float (&x)[kGates],
-                                  const float (&sum)[kGates], float (&state)[kStates], const Keep& keep) {
+                                  const float (&sum)[kGates], float (&state)[kStates], float (&kept)[kKept]) {
     const float r = sigmoid(x[0] + sum[0]), z = sigmoid(x[1] + sum[1]);
     const float n = std::tanh(x[2] + r * sum[2]);
-    const float kept[kKept] = {r, z, n, sum[2]};
-    keep(kept);
+    const float keeps[kKept] = {r, z, n, sum[2]};
+#pragma unroll
+    for (int k = 0; k < kKept; ++k) kept[k] = keeps[k];
     return (1 - z) * n + z * state[0];
   }
 
@@ -244,9 +295,8 @@ struct Rnn {
   static constexpr int kGates = 1, kStates = 1;
   static constexpr int kKept = 1;  // the output
 
-  template <class Keep>
   static __device__ float forward(const RecurrenceForward<T>& f, const float (&x)[kGates],
-                                  const float (&sum)[kGates], float (&)[kStates], const Keep&) {
+                                  const float (&sum)[kGates], float (&)[kStates], float (&)[kKept]) {
     const float a = x[0] + sum[0];
     // A NaN is not below zero: it stays, as in torch.
     return f.nonlinearity == Nonlinearity::tanh ? std::tanh(a) : a < 0 ? 0.0f : a;
@@ -307,7 +357,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int gate = 0; gate < kGates; ++gate) {
     const Line<T> line{f.w_hh + (gate * hidden + place.first_unit + place.lane / 4) * hidden};
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece) w[gate][piece] = line.load(0, place.depth(piece), hidden);
+    for (int piece = 0; piece < pieces; ++piece) w[gate][piece] = line.load(0, place.depth<T>(piece), hidden);
     bias[gate] = place.has_cell && f.b_hh ? static_cast<float>(f.b_hh[gate * hidden + place.unit]) : 0.0f;
   }
   // Calls body(row of the batch, its states) for this thread's place in each tile.
@@ -349,12 +399,12 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
       Chunk h[pieces][2];
-      read_lines<1, pieces>(h, lines, place, 0, hidden);
+      read_lines<1, pieces>(h, lines, place, hidden);
       float sum[kGates][4] = {};
 #pragma unroll
       for (int piece = 0; piece < pieces; ++piece)
 #pragma unroll
-        for (int gate = 0; gate < kGates; ++gate) multiply_piece<T>(sum[gate], h[piece], w[gate][piece]);
+        for (int gate = 0; gate < kGates; ++gate) multiply_piece<T>(sum[gate], h[piece], w[gate][piece], f.tf32);
 
       float total[kGates] = {};
       add_warps(memory, turn, place, sum, total);
@@ -364,19 +414,18 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = 0; i < kStates; ++i) state[i] = memory.state[slot][i][threadIdx.x];
 #pragma unroll
       for (int gate = 0; gate < kGates; ++gate) total[gate] += bias[gate];
-      const T result = Cell::forward(f, x, total, state, [&](const float (&kept)[Cell::kKept]) {
-        if (!f.gates) return;
-        if constexpr (Cell::kKept > kGates) {
-#pragma unroll
-          for (int gate = 0; gate < kGates; ++gate)
-            f.gates[(at * kGates + gate) * hidden + place.unit] = kept[gate];
-          f.kept[at * hidden + place.unit] = kept[kGates];
-        }
-      });
-      publish(f.output + at * hidden + place.unit, result);
+      float kept[Cell::kKept];
+      const T result = Cell::forward(f, x, total, state, kept);
+      publish(f.output + at * hidden + place.unit, result);  // the others wait for it: everything else is later
       state[0] = result;
 #pragma unroll
       for (int i = 0; i < kStates; ++i) memory.state[slot][i][threadIdx.x] = state[i];
+      if constexpr (Cell::kKept > kGates) {
+        if (!f.gates) continue;
+#pragma unroll
+        for (int gate = 0; gate < kGates; ++gate) f.gates[(at * kGates + gate) * hidden + place.unit] = kept[gate];
+        f.kept[at * hidden + place.unit] = kept[kGates];
+      }
     }
     before = now;
   }
@@ -394,8 +443,7 @@ __global__ void __launch_bounds__(kThreads)
 #ifndef CISDL_NO_TENSOR_CORES
   using T = typename Cell::Scalar;
   constexpr int kGates = Cell::kGates, kStates = Cell::kStates, kKept = Cell::kKept;
-  // How many gates' pieces are on their way at once: what registers have room for.
-  constexpr int kTogether = kGates * pieces > 12 ? kGates / 2 : kGates;
+  constexpr int kTogether = gates_together<T>(kGates, pieces);
   using Memory = TurnMemory<1, kStates>;
   CISDL_SHARED(Memory, memory);
   const Sequences& s = b.s;
@@ -408,16 +456,21 @@ __global__ void __launch_bounds__(kThreads)
   for (int gate = 0; gate < kGates; ++gate) {
 #pragma unroll
     for (int piece = 0; piece < pieces; ++piece) {
-      T numbers[8] = {};
-      const int64_t depth = place.depth(piece);
+      T numbers[kLaneDepth<T>] = {};
+      const int64_t depth = place.depth<T>(piece);
       if (CISDL_INSIDE(depth < hidden)) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i)
+        for (int i = 0; i < kLaneDepth<T>; ++i)
           numbers[i] = b.w_hh[(gate * hidden + depth + i) * hidden + place.first_unit + place.lane / 4];
       }
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        w[gate][piece].word[i] = uint32_t{numbers[2 * i + 1].bits} << 16 | numbers[2 * i].bits;
+      for (int i = 0; i < 4; ++i) {
+        if constexpr (sizeof(T) == 2) {
+          w[gate][piece].word[i] = uint32_t{numbers[2 * i + 1].bits} << 16 | numbers[2 * i].bits;
+        } else {
+          w[gate][piece].word[i] = bits_of(numbers[i]);
+        }
+      }
     }
   }
   // The gradients that run on from step to step, besides da W_hh.
@@ -473,10 +526,13 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int gate = 0; gate < kGates; gate += kTogether) {
         Chunk da[kTogether * pieces][2];
-        read_lines<kTogether, pieces>(da, lines, place, gate, hidden);
+        read_lines<kTogether, pieces>(da, lines, place, hidden);
 #pragma unroll
         for (int i = 0; i < kTogether * pieces; ++i)
-          multiply_piece<T>(sum[i / pieces], da[i], w[gate + i / pieces][i % pieces]);
+          multiply_piece<T>(sum[i / pieces], da[i], w[gate + i / pieces][i % pieces], b.tf32);
+#pragma unroll
+        for (int l = 0; l < 2; ++l)
+          if (lines[l].data) lines[l].data += kTogether * hidden;
       }
       float all[1][4] = {}, total[1] = {};
 #pragma unroll
