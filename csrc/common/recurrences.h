@@ -30,6 +30,7 @@ template <class T>
 struct RecurrenceForward {
   RecurrentCell cell;
   Nonlinearity nonlinearity;  // of an RNN
+  bool tf32;                  // of float: factors may be rounded to TF32
   Sequences s;
   const T* x_part;  // [rows, gates*hidden_size]: x W_ih^T + b_ih
   const T* hx;      // [batch, hidden_size]
@@ -48,6 +49,7 @@ template <class T>
 struct RecurrenceBackward {
   RecurrentCell cell;
   Nonlinearity nonlinearity;
+  bool tf32;
   Sequences s;
   const T* grad_output;  // [rows, hidden_size], or null
   const T* grad_h_n;     // [batch, hidden_size], or null

@@ -136,8 +136,8 @@ template <class T>
 const char* run_bias_gradient(const T* grad_output, int64_t rows, int64_t channels, T* grad_bias, void* stream);
 
 // ------------------------------------------------------------------------------------------- recurrences
-// All steps of a recurrent layer in one kernel (recurrence.cuh), for T = BFloat16 and Float16. `fits`: whether it
-// is a problem for it, on the current device; else the steps above do the same.
+// All steps of a recurrent layer in one kernel (recurrence.cuh), for T = float, BFloat16 and Float16. `fits`:
+// whether it is a problem for it, on the current device; else the steps above do the same.
 
 template <class T>
 bool fits(const RecurrenceForward<T>& args);

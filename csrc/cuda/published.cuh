@@ -1,14 +1,15 @@
 // Words that blocks of one grid publish to each other, without a barrier.
 //
-// Memory that nobody has written yet holds kUnpublished in every number: a NaN of all ones, which no conversion to
-// a 16-bit type gives. Who needs a number looks until it is there. So a number carries its own flag: no fence
-// stands between value and flag, no order among numbers is assumed, and what a barrier of the grid would add (a
-// flag behind the data, another read in front of it) is saved. Every block of the grid has to be alive
-// (launch_cooperative).
+// Memory that nobody has written yet holds a NaN of all ones in every number, which nobody publishes: conversions
+// to 16-bit types do not give it, and a float that is NaN is published as another NaN. Who needs a number looks
+// until it is there. So a number carries its own flag: no fence stands between value and flag, no order among
+// numbers is assumed, and what a barrier of the grid would add (a flag behind the data, another read in front of
+// it) is saved. Every block of the grid has to be alive (launch_cooperative).
 //
-// Accesses are relaxed ones of the whole device, which pass by the L1 cache. tests/cuda_emulation defines the same
-// words for the CPU, where numbers arrive late and in any order, and where waiting for what never comes is an
-// error.
+// Accesses are relaxed ones of the whole device, which pass by the L1 cache. A 16-bit number is stored by itself
+// and read as half of a 32-bit word; that it is there as a whole or not at all is what hardware does, while PTX's
+// memory model has words only for accesses of one size. tests/cuda_emulation defines the same words for the CPU,
+// where numbers arrive late and in any order, and where waiting for what never comes is an error.
 #pragma once
 
 #include "launch.cuh"
@@ -19,12 +20,27 @@ namespace cisdl::cuda {
 
 constexpr int kUnpublishedByte = 0xff;
 
-// Whether one of the eight 16-bit numbers of a chunk is not there yet: a half of ~word that is zero.
-__device__ inline bool has_unpublished(const Chunk& chunk) {
+// Whether a number of T in a chunk is not there yet: a word of ones, or, of 16 bits, a half of ~word that is zero.
+template <class T>
+__device__ bool has_unpublished(const Chunk& chunk) {
   uint32_t found = 0;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) found |= (~chunk.word[i] - 0x00010001u) & chunk.word[i] & 0x80008000u;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t word = chunk.word[i];
+    if constexpr (sizeof(T) == 4) {
+      found |= word == 0xffffffffu;
+    } else {
+      found |= (~word - 0x00010001u) & word & 0x80008000u;
+    }
+  }
   return found != 0;
+}
+
+// A value that is not what unpublished memory holds.
+template <class T>
+__device__ T publishable(T value) {
+  if constexpr (sizeof(T) == 4) return value != value ? float_of(0x7fc00000u) : value;
+  return value;
 }
 
 #ifdef __CUDACC__
@@ -41,9 +57,14 @@ __device__ inline Chunk load_published(const void* from) {
 
 template <class T>
 __device__ inline void publish(T* to, T value) {
-  static_assert(sizeof(T) == 2);
-  asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(__cvta_generic_to_global(to)), "h"(value.bits)
-               : "memory");
+  if constexpr (sizeof(T) == 2) {
+    asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(__cvta_generic_to_global(to)), "h"(value.bits)
+                 : "memory");
+  } else {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(to)),
+                 "r"(bits_of(publishable(value)))
+                 : "memory");
+  }
 }
 
 // Whether a lane of this warp misses something: then it is time to look again.

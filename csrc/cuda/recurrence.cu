@@ -11,23 +11,32 @@ namespace {
 template <class T>
 using Kernel = void (*)(T);
 
+// A warp's pieces of the depth, for at most so many hidden units.
+constexpr int kSizes[] = {256, 768, 1024};
+template <class T>
+constexpr int kPieces[] = {kSizes[0] / (kWarps * kPieceDepth<T>), kSizes[1] / (kWarps * kPieceDepth<T>),
+                           kSizes[2] / (kWarps * kPieceDepth<T>)};
+
+template <class T>
+constexpr int64_t kMostUnits = sizeof(T) == 4 ? kSizes[1] : kSizes[2];
+
 template <class Cell, class T>
 Kernel<RecurrenceForward<T>> kernel_of(const RecurrenceForward<T>& args) {
-  const int64_t pieces = divide_up(args.s.hidden_size, kPieceDepth * kWarps);
-  return pieces <= 1   ? recurrence_forward_kernel<Cell, 1>
-         : pieces <= 3 ? recurrence_forward_kernel<Cell, 3>
-                       : recurrence_forward_kernel<Cell, 4>;
+  const int64_t hidden = args.s.hidden_size;
+  if (hidden <= kSizes[0]) return recurrence_forward_kernel<Cell, kPieces<T>[0]>;
+  if constexpr (kMostUnits<T> > kSizes[1])
+    if (hidden > kSizes[1]) return recurrence_forward_kernel<Cell, kPieces<T>[2]>;
+  return recurrence_forward_kernel<Cell, kPieces<T>[1]>;
 }
 
 template <class Cell, class T>
 Kernel<RecurrenceBackward<T>> kernel_of(const RecurrenceBackward<T>& args) {
-  const int64_t pieces = divide_up(args.s.hidden_size, kPieceDepth * kWarps);
-  return pieces <= 1   ? recurrence_backward_kernel<Cell, 1>
-         : pieces <= 3 ? recurrence_backward_kernel<Cell, 3>
-                       : recurrence_backward_kernel<Cell, 4>;
+  const int64_t hidden = args.s.hidden_size;
+  if (hidden <= kSizes[0]) return recurrence_backward_kernel<Cell, kPieces<T>[0]>;
+  if constexpr (kMostUnits<T> > kSizes[1])
+    if (hidden > kSizes[1]) return recurrence_backward_kernel<Cell, kPieces<T>[2]>;
+  return recurrence_backward_kernel<Cell, kPieces<T>[1]>;
 }
-
-constexpr int64_t kMostUnits = 4 * kPieceDepth * kWarps;
 
 template <class T, class Args>
 auto kernel_for(const Args& args) {
@@ -59,7 +68,7 @@ bool aligned(std::initializer_list<const void*> pointers) {
 template <class T, class Args>
 bool has_room(const Args& args) {
   const Sequences& s = args.s;
-  return s.hidden_size > 0 && s.hidden_size % kUnits == 0 && s.hidden_size <= kMostUnits && s.batch > 0 &&
+  return s.hidden_size > 0 && s.hidden_size % kUnits == 0 && s.hidden_size <= kMostUnits<T> && s.batch > 0 &&
          (!s.packed || s.batch <= kMaxPackedSequences) && has_tensor_cores() && groups<T>(args) > 0;
 }
 
@@ -98,6 +107,7 @@ const char* run(const RecurrenceBackward<T>& args, void* stream) {
   template const char* run(const RecurrenceForward<T>&, void*); \
   template const char* run(const RecurrenceBackward<T>&, void*);
 
+CISDL_RECURRENCE(float)
 CISDL_RECURRENCE(BFloat16)
 CISDL_RECURRENCE(Float16)
 

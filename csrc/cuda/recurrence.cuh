@@ -19,248 +19,30 @@
 //   for
 //      each row and unit of the tile, apply the cell; c, or the gradients that run on, stay in shared memory in
 //      float.
-//   4. They publish their 16-bit numbers: forward into the output itself, backward into da, which the gradients of
+//   4. They publish their numbers: forward into the output itself, backward into da, which the gradients of
 //      the weights need anyhow.
 // Nothing is reset between steps, as every step has memory of its own; before the launch it is filled with ones.
 //
 // Packed sequences: rows(t) and where they begin follow from the lengths, which travel with the arguments. A row
 // that begins reads hx (backward: grad_h_n) in place of what would be published.
 //
+// float32 takes the same path. Where torch allows TF32 to cuDNN, an mma of rounded factors is all; else each
+// number is split into two of TF32 and three products of them stand for one, 22 bits of mantissa for float's 24,
+// below what adding up hundreds of products in float loses.
+//
 // When it wins: many steps of few rows. A step then costs the time in which a number goes from one multiprocessor
-// through L2 to the others, not that of reading W_hh nor of a launch. Limits: 16-bit numbers; hidden_size a
-// multiple of 8, at most 1024 (256 units in registers four times); all blocks on the device at once, so
-// hidden_size / 8 at most the multiprocessors times the blocks one holds; 128 rows a group. Everything else goes
-// step by step.
+// through L2 to the others, not that of reading W_hh nor of a launch. Limits: hidden_size a multiple of 8, at most
+// 1024 (float32: 768), for registers; all blocks on the device at once, so hidden_size / 8 at most the
+// multiprocessors times the blocks one holds; 128 rows a group. Everything else, float64 too, goes step by step.
 //
 // Floor of a step: 2 rows gates hidden_size^2 operations; every block reads rows x hidden_size numbers (backward
 // times gates) from L2.
 #pragma once
 
-#include "../common/recurrences.h"
-#include "lstm_cell.cuh"
-#include "published.cuh"
+#include "recurrence_pieces.cuh"
+#include "recurrent_cells.cuh"
 
 namespace cisdl::cuda {
-
-constexpr int kUnits = 8;      // hidden units of a block: the columns of an mma
-constexpr int kTileRows = 16;  // the lines of an mma
-constexpr int kMaxTiles = 8;   // of a group
-constexpr int kWarps = kThreads / 32;
-constexpr int kPlaces = kTileRows * kUnits;  // of a tile: each has a thread of its own for the cell
-constexpr int kPieceDepth = 32;              // numbers in 64 bytes
-
-// The rows of one time: [begin, begin + count) belong to the first `count` sequences.
-struct Rows {
-  int64_t begin = 0;
-  int64_t count = 0;
-};
-
-// Goes through the times, one up or one down at a move.
-class Walk {
- public:
-  // At the first time (up) or the last one.
-  __device__ Walk(const Sequences& s, bool up) : s_(s), up_(up), time_(up ? 0 : s.steps - 1) {
-    rows_.count = up || !s.packed ? s.batch : 0;
-    if (!up) {
-      grow();
-      rows_.begin = s.rows - rows_.count;
-    }
-  }
-  // None before the first and behind the last time.
-  __device__ Rows rows() const { return time_ < 0 || time_ >= s_.steps ? Rows{} : rows_; }
-  __device__ void move() {
-    if (up_) {
-      ++time_;
-      rows_.begin += rows_.count;
-      if (s_.packed)
-        while (rows_.count > 0 && s_.lengths[rows_.count - 1] <= time_) --rows_.count;
-    } else {
-      --time_;
-      grow();
-      rows_.begin -= rows_.count;
-    }
-  }
-
- private:
-  __device__ void grow() {
-    if (s_.packed)
-      while (rows_.count < s_.batch && s_.lengths[rows_.count] > time_) ++rows_.count;
-  }
-
-  const Sequences& s_;
-  bool up_;
-  int64_t time_;
-  Rows rows_;
-};
-
-// What this block and thread are responsible for.
-struct Place {
-  int64_t first_unit;  // of the block
-  int first_tile, groups;
-  int warp, lane;
-  bool has_cell;  // this thread applies the cell to one place of each tile: ...
-  int row;        // ... this row of the tile
-  int64_t unit;   // ... this hidden unit
-
-  __device__ explicit Place(const Sequences& s) {
-    const auto blocks = static_cast<unsigned>(s.hidden_size / kUnits);
-    first_unit = int64_t{blockIdx.x % blocks} * kUnits;
-    first_tile = static_cast<int>(blockIdx.x / blocks);
-    groups = static_cast<int>(gridDim.x / blocks);
-    warp = threadIdx.x / 32;
-    lane = threadIdx.x % 32;
-    // Thread 4 * lane + register of the sums of an mma.
-    const int of_lane = threadIdx.x / 4, of_register = threadIdx.x % 4;
-    has_cell = CISDL_INSIDE(threadIdx.x < kPlaces);
-    row = of_lane / 4 + of_register / 2 * 8;
-    unit = first_unit + of_lane % 4 * 2 + of_register % 2;
-  }
-  // The depth of this lane's 16 bytes in its warp's piece number `piece`.
-  __device__ int64_t depth(int piece) const {
-    return int64_t{(piece * kWarps + warp) * kPieceDepth + lane % 4 * (kPieceDepth / 4)};
-  }
-};
-
-// sum += A W^T for one piece: lines[0] of row lane / 4 and lines[1] of the row 8 on; w of column lane / 4.
-template <class T>
-__device__ void multiply_piece(float (&sum)[4], const Chunk (&lines)[2], const Chunk& w) {
-#pragma unroll
-  for (int half = 0; half < 4; half += 2) {
-    const uint32_t a[4] = {lines[0].word[half], lines[1].word[half], lines[0].word[half + 1],
-                           lines[1].word[half + 1]};
-    const uint32_t b[2] = {w.word[half], w.word[half + 1]};
-    multiply_add<T>(sum, a, b);
-  }
-}
-
-// Where a row's numbers are: null stands for zeros, and what others publish is awaited.
-template <class T>
-struct Line {
-  const T* data = nullptr;
-  bool awaited = false;
-
-  // 16 bytes at `depth` of the `size` numbers that begin at `begin`.
-  __device__ Chunk load(int64_t begin, int64_t depth, int64_t size) const {
-    return data && CISDL_INSIDE(depth < size) ? load_published(data + begin + depth) : Chunk{};
-  }
-};
-
-// Reads this warp's pieces of parts [first, first + parts) of two lines, a part being `size` numbers, until all is
-// there.
-template <int parts, int pieces, class T>
-__device__ void read_lines(Chunk (&to)[parts * pieces][2], const Line<T> (&lines)[2], const Place& place,
-                           int first, int64_t size) {
-  constexpr int count = parts * pieces;
-  const auto load = [&](int i, int l) {
-    return lines[l].load((first + i / pieces) * size, place.depth(i % pieces), size);
-  };
-#pragma unroll
-  for (int i = 0; i < count; ++i)
-#pragma unroll
-    for (int l = 0; l < 2; ++l) to[i][l] = load(i, l);
-  for (;;) {
-    bool missing = false;
-#pragma unroll
-    for (int i = 0; i < count; ++i)
-#pragma unroll
-      for (int l = 0; l < 2; ++l) missing = missing || (lines[l].awaited && has_unpublished(to[i][l]));
-    if (!await(missing)) return;
-#pragma unroll
-    for (int i = 0; i < count; ++i)
-#pragma unroll
-      for (int l = 0; l < 2; ++l)
-        if (lines[l].awaited && has_unpublished(to[i][l])) to[i][l] = load(i, l);
-  }
-}
-
-// ---------------------------------------------------------------------------------------------- cells
-// One place of a step. `x`: what the thread has read of x_part; `sum`: W_hh h + b_hh; `state`: what runs on.
-
-template <class T>
-struct Lstm {
-  using Scalar = T;
-  static constexpr RecurrentCell kCell = RecurrentCell::lstm;
-  static constexpr int kGates = 4, kStates = 2;  // h, c
-  static constexpr int kKept = 5;                // gates, and c before
-
-  template <class Keep>
-  static __device__ float forward(const RecurrenceForward<T>&, const float (&x)[kGates],
-                                  const float (&sum)[kGates], float (&state)[kStates], const Keep& keep) {
-    const float i = sigmoid(x[0] + sum[0]), f = sigmoid(x[1] + sum[1]);
-    const float g = std::tanh(x[2] + sum[2]), o = sigmoid(x[3] + sum[3]);
-    const float kept[kKept] = {i, f, g, o, state[1]};
-    keep(kept);
-    state[1] = f * state[1] + i * g;
-    return o * std::tanh(state[1]);
-  }
-
-  // Leaves in `state` what goes to the step before besides da W_hh: nothing of h, and the gradient of c.
-  static __device__ void backward(const RecurrenceBackward<T>&, const float (&kept)[kKept], float /*h_before*/,
-                                  float dh, float (&state)[kStates], float (&da)[kGates], float&) {
-    const auto& [i, f, g, o, c] = kept;
-    const float tanh_c = std::tanh(f * c + i * g);
-    const float dc = state[1] + dh * o * (1 - tanh_c * tanh_c);
-    da[0] = dc * g * i * (1 - i);
-    da[1] = dc * c * f * (1 - f);
-    da[2] = dc * i * (1 - g * g);
-    da[3] = dh * tanh_c * o * (1 - o);
-    state[0] = 0;
-    state[1] = dc * f;
-  }
-};
-
-template <class T>
-struct Gru {
-  using Scalar = T;
-  static constexpr RecurrentCell kCell = RecurrentCell::gru;
-  static constexpr int kGates = 3, kStates = 1;
-  static constexpr int kKept = 4;  // gates, and h_part_n
-
-  template <class Keep>
-  static __device__ float forward(const RecurrenceForward<T>&, const float (&x)[kGates],
-                                  const float (&sum)[kGates], float (&state)[kStates], const Keep& keep) {
-    const float r = sigmoid(x[0] + sum[0]), z = sigmoid(x[1] + sum[1]);
-    const float n = std::tanh(x[2] + r * sum[2]);
-    const float kept[kKept] = {r, z, n, sum[2]};
-    keep(kept);
-    return (1 - z) * n + z * state[0];
-  }
-
-  static __device__ void backward(const RecurrenceBackward<T>&, const float (&kept)[kKept], float h_before,
-                                  float dh, float (&state)[kStates], float (&da)[kGates], float& dx_n) {
-    const auto& [r, z, n, h_part_n] = kept;
-    dx_n = dh * (1 - z) * (1 - n * n);
-    da[0] = dx_n * h_part_n * r * (1 - r);
-    da[1] = dh * (h_before - n) * z * (1 - z);
-    da[2] = dx_n * r;
-    state[0] = dh * z;
-  }
-};
-
-template <class T>
-struct Rnn {
-  using Scalar = T;
-  static constexpr RecurrentCell kCell = RecurrentCell::rnn;
-  static constexpr int kGates = 1, kStates = 1;
-  static constexpr int kKept = 1;  // the output
-
-  template <class Keep>
-  static __device__ float forward(const RecurrenceForward<T>& f, const float (&x)[kGates],
-                                  const float (&sum)[kGates], float (&)[kStates], const Keep&) {
-    const float a = x[0] + sum[0];
-    // A NaN is not below zero: it stays, as in torch.
-    return f.nonlinearity == Nonlinearity::tanh ? std::tanh(a) : a < 0 ? 0.0f : a;
-  }
-
-  static __device__ void backward(const RecurrenceBackward<T>& b, const float (&kept)[kKept], float /*h_before*/,
-                                  float dh, float (&state)[kStates], float (&da)[kGates], float&) {
-    const float h = kept[0];
-    da[0] = b.nonlinearity == Nonlinearity::tanh ? dh * (1 - h * h) : h <= 0 ? 0.0f : dh;
-    state[0] = 0;
-  }
-};
-
-// -------------------------------------------------------------------------------------------- kernels
 
 // Sums of the warps for `columns` tiles of 16 x 8, of two turns; the states of this group's rows.
 template <int columns, int states>
@@ -307,7 +89,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int gate = 0; gate < kGates; ++gate) {
     const Line<T> line{f.w_hh + (gate * hidden + place.first_unit + place.lane / 4) * hidden};
 #pragma unroll
-    for (int piece = 0; piece < pieces; ++piece) w[gate][piece] = line.load(0, place.depth(piece), hidden);
+    for (int piece = 0; piece < pieces; ++piece) w[gate][piece] = line.load(0, place.depth<T>(piece), hidden);
     bias[gate] = place.has_cell && f.b_hh ? static_cast<float>(f.b_hh[gate * hidden + place.unit]) : 0.0f;
   }
   // Calls body(row of the batch, its states) for this thread's place in each tile.
@@ -349,12 +131,12 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
       Chunk h[pieces][2];
-      read_lines<1, pieces>(h, lines, place, 0, hidden);
+      read_lines<1, pieces>(h, lines, place, hidden);
       float sum[kGates][4] = {};
 #pragma unroll
       for (int piece = 0; piece < pieces; ++piece)
 #pragma unroll
-        for (int gate = 0; gate < kGates; ++gate) multiply_piece<T>(sum[gate], h[piece], w[gate][piece]);
+        for (int gate = 0; gate < kGates; ++gate) multiply_piece<T>(sum[gate], h[piece], w[gate][piece], f.tf32);
 
       float total[kGates] = {};
       add_warps(memory, turn, place, sum, total);
@@ -364,19 +146,18 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = 0; i < kStates; ++i) state[i] = memory.state[slot][i][threadIdx.x];
 #pragma unroll
       for (int gate = 0; gate < kGates; ++gate) total[gate] += bias[gate];
-      const T result = Cell::forward(f, x, total, state, [&](const float (&kept)[Cell::kKept]) {
-        if (!f.gates) return;
-        if constexpr (Cell::kKept > kGates) {
-#pragma unroll
-          for (int gate = 0; gate < kGates; ++gate)
-            f.gates[(at * kGates + gate) * hidden + place.unit] = kept[gate];
-          f.kept[at * hidden + place.unit] = kept[kGates];
-        }
-      });
-      publish(f.output + at * hidden + place.unit, result);
+      float kept[Cell::kKept];
+      const T result = Cell::forward(f, x, total, state, kept);
+      publish(f.output + at * hidden + place.unit, result);  // the others wait for it: everything else is later
       state[0] = result;
 #pragma unroll
       for (int i = 0; i < kStates; ++i) memory.state[slot][i][threadIdx.x] = state[i];
+      if constexpr (Cell::kKept > kGates) {
+        if (!f.gates) continue;
+#pragma unroll
+        for (int gate = 0; gate < kGates; ++gate) f.gates[(at * kGates + gate) * hidden + place.unit] = kept[gate];
+        f.kept[at * hidden + place.unit] = kept[kGates];
+      }
     }
     before = now;
   }
@@ -394,8 +175,7 @@ __global__ void __launch_bounds__(kThreads)
 #ifndef CISDL_NO_TENSOR_CORES
   using T = typename Cell::Scalar;
   constexpr int kGates = Cell::kGates, kStates = Cell::kStates, kKept = Cell::kKept;
-  // How many gates' pieces are on their way at once: what registers have room for.
-  constexpr int kTogether = kGates * pieces > 12 ? kGates / 2 : kGates;
+  constexpr int kTogether = gates_together<T>(kGates, pieces);
   using Memory = TurnMemory<1, kStates>;
   CISDL_SHARED(Memory, memory);
   const Sequences& s = b.s;
@@ -408,16 +188,21 @@ __global__ void __launch_bounds__(kThreads)
   for (int gate = 0; gate < kGates; ++gate) {
 #pragma unroll
     for (int piece = 0; piece < pieces; ++piece) {
-      T numbers[8] = {};
-      const int64_t depth = place.depth(piece);
+      T numbers[kLaneDepth<T>] = {};
+      const int64_t depth = place.depth<T>(piece);
       if (CISDL_INSIDE(depth < hidden)) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i)
+        for (int i = 0; i < kLaneDepth<T>; ++i)
           numbers[i] = b.w_hh[(gate * hidden + depth + i) * hidden + place.first_unit + place.lane / 4];
       }
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        w[gate][piece].word[i] = uint32_t{numbers[2 * i + 1].bits} << 16 | numbers[2 * i].bits;
+      for (int i = 0; i < 4; ++i) {
+        if constexpr (sizeof(T) == 2) {
+          w[gate][piece].word[i] = uint32_t{numbers[2 * i + 1].bits} << 16 | numbers[2 * i].bits;
+        } else {
+          w[gate][piece].word[i] = bits_of(numbers[i]);
+        }
+      }
     }
   }
   // The gradients that run on from step to step, besides da W_hh.
@@ -473,10 +258,13 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int gate = 0; gate < kGates; gate += kTogether) {
         Chunk da[kTogether * pieces][2];
-        read_lines<kTogether, pieces>(da, lines, place, gate, hidden);
+        read_lines<kTogether, pieces>(da, lines, place, hidden);
 #pragma unroll
         for (int i = 0; i < kTogether * pieces; ++i)
-          multiply_piece<T>(sum[i / pieces], da[i], w[gate + i / pieces][i % pieces]);
+          multiply_piece<T>(sum[i / pieces], da[i], w[gate + i / pieces][i % pieces], b.tf32);
+#pragma unroll
+        for (int l = 0; l < 2; ++l)
+          if (lines[l].data) lines[l].data += kTogether * hidden;
       }
       float all[1][4] = {}, total[1] = {};
 #pragma unroll

@@ -196,7 +196,6 @@ Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad
 // ------------------------------------------------------------------------- layers in one kernel on a GPU
 
 optional<Results> forward_on_gpu(const RecurrentInputs& args, const RecurrentOptions& options, bool training) {
-  if (!is_reduced_precision(args.input.scalar_type())) return std::nullopt;
   const Results r = check_forward<int64_t>("gru_layer", args, options, training);
   const RecurrenceResults results{r.output, r.h_n, {}, r.gates, r.h_part_n};
   const bool done =
@@ -226,7 +225,6 @@ optional<Grads> layer_backward_on_gpu(const Optional& grad_output, const Optiona
                                       const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
                                       const Optional& batch_sizes, bool reverse, const Tensor& output,
                                       const Tensor& gates, const Tensor& h_part_n, Mask6 mask) {
-  if (!is_reduced_precision(input.scalar_type())) return std::nullopt;
   const RecurrentInputs in = inputs_of(input, hx, w_ih, w_hh);
   const RecurrentOptions options{Form::layer, or_undefined(batch_sizes), reverse};
   Grads grads = check_backward<int64_t>("gru_layer_backward", or_undefined(grad_output), or_undefined(grad_h_n),

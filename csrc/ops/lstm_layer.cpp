@@ -254,7 +254,7 @@ Grads backward(const Tensor& grad_output_arg, const Tensor& grad_h_n, const Tens
 
 optional<Results> forward_on_gpu(const Inputs& args, const RecurrentOptions& options, bool training) {
   const auto sizes = check_inputs<int64_t>(kName, args, options);
-  if (args.w_hr.defined() || !is_reduced_precision(args.input.scalar_type())) return std::nullopt;
+  if (args.w_hr.defined()) return std::nullopt;
   const Inputs in = contiguous(args);
   const Results r = allocate<int64_t>(in, sizes, training);
   const RecurrenceResults results{r.output, r.h_n, r.c_n, r.gates, r.c_before};
@@ -267,7 +267,7 @@ optional<Grads> backward_on_gpu(const Tensor& grad_output, const Tensor& grad_h_
                                 const Mask8& mask) {
   const Mask8 of_states{false, mask[1], mask[2]};
   Grads grads = check_backward<int64_t>(grad_output, grad_h_n, grad_c_n, args, options, saved, of_states);
-  if (args.w_hr.defined() || !is_reduced_precision(args.input.scalar_type())) return std::nullopt;
+  if (args.w_hr.defined()) return std::nullopt;
   auto& [grad_input, grad_hx, grad_cx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh, grad_w_hr] = grads;
   const auto given = backward_in_one_kernel(
       Op::lstm_layer_backward, RecurrentCell::lstm, contiguous(args), options,

@@ -1,6 +1,6 @@
-// Recurrent layers of bfloat16 and float16 on a GPU: the products over all steps by cisdl::linear, the steps by
-// one kernel that keeps W_hh in registers (csrc/cuda/recurrence.cuh). Each layer tries this first; what does not
-// fit goes step by step (recurrent.h), by way of float32.
+// Recurrent layers on a GPU: the products over all steps by cisdl::linear, the steps by one kernel that keeps W_hh
+// in registers (csrc/cuda/recurrence.cuh). Each layer tries this first; what does not fit goes step by step
+// (recurrent.h), bfloat16 and float16 by way of float32.
 #pragma once
 
 #include "../common/recurrences.h"
@@ -75,9 +75,12 @@ inline const auto& linear_backward_op() {
   return op;
 }
 
+// f(T{}) with T the kernel's name of the element type; false for float64, which it does not take.
 template <class F>
-bool with_reduced_dtype(at::ScalarType type, F&& f) {
-  return type == at::kBFloat16 ? f(cuda::BFloat16{}) : type == at::kHalf && f(cuda::Float16{});
+bool with_kernel_dtype(at::ScalarType type, F&& f) {
+  if (type == at::kBFloat16) return f(cuda::BFloat16{});
+  if (type == at::kHalf) return f(cuda::Float16{});
+  return type == at::kFloat && f(float{});
 }
 
 }  // namespace recurrence
@@ -91,10 +94,11 @@ inline bool forward_in_one_kernel([[maybe_unused]] Op op, [[maybe_unused]] Recur
 #ifdef CISDL_WITH_CUDA
   const c10::DeviceGuard guard(in.input.device());
   const auto sequences = recurrence::sequences_of(in, options);
-  return sequences && recurrence::with_reduced_dtype(in.input.scalar_type(), [&](auto t) {
+  return sequences && recurrence::with_kernel_dtype(in.input.scalar_type(), [&](auto t) {
            using T = decltype(t);
            RecurrenceForward<T> f{cell,
                                   options.nonlinearity,
+                                  tf32_in_recurrences(),
                                   *sequences,
                                   nullptr,
                                   numbers_or_null<T>(in.hx),
@@ -129,10 +133,11 @@ inline optional<LayerGradientsGiven> backward_in_one_kernel(
   IntVector shape = owned(saved.output.sizes());
   shape.back() = gates_of(cell) * sequences->hidden_size;
   Tensor grad_h_part, grad_x_part, h_before;
-  const bool done = recurrence::with_reduced_dtype(in.input.scalar_type(), [&](auto t) {
+  const bool done = recurrence::with_kernel_dtype(in.input.scalar_type(), [&](auto t) {
     using T = decltype(t);
     RecurrenceBackward<T> b{cell,
                             options.nonlinearity,
+                            tf32_in_recurrences(),
                             *sequences,
                             numbers_or_null<T>(grads.grad_output),
                             numbers_or_null<T>(grads.grad_h_n),

@@ -181,11 +181,11 @@ Grads backward(const char* op, const Tensor& grad_output_arg, const Tensor& grad
 optional<std::tuple<Tensor, Tensor>> layer_on_gpu(const Tensor& input, const Tensor& hx, const Tensor& w_ih,
                                                   const Tensor& w_hh, const Optional& b_ih, const Optional& b_hh,
                                                   bool relu, const Optional& batch_sizes, bool reverse) {
-  if (!is_reduced_precision(input.scalar_type())) return std::nullopt;
   const RecurrentInputs in = inputs_of(input, hx, w_ih, w_hh, b_ih, b_hh);
   const RecurrentOptions options{Form::layer, or_undefined(batch_sizes), reverse, nonlinearity_of(relu)};
   const Results r = check_forward<int64_t>("rnn_layer", in, options);
-  if (!forward_in_one_kernel(Op::rnn_layer, RecurrentCell::rnn, in.contiguous(), {}, options, {r.output, r.h_n}))
+  if (!forward_in_one_kernel(Op::rnn_layer, RecurrentCell::rnn, in.contiguous(), {}, options,
+                             {r.output, r.h_n, {}, {}, {}}))
     return std::nullopt;
   return std::make_tuple(r.output, r.h_n);
 }
@@ -194,14 +194,13 @@ optional<Grads> layer_backward_on_gpu(const Optional& grad_output, const Optiona
                                       const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh, bool relu,
                                       const Optional& batch_sizes, bool reverse, const Tensor& output,
                                       Mask6 mask) {
-  if (!is_reduced_precision(input.scalar_type())) return std::nullopt;
   const RecurrentInputs in = inputs_of(input, hx, w_ih, w_hh);
   const RecurrentOptions options{Form::layer, or_undefined(batch_sizes), reverse, nonlinearity_of(relu)};
   Grads grads = check_backward<int64_t>("rnn_layer_backward", or_undefined(grad_output), or_undefined(grad_h_n),
                                         in, options, output, {false, mask[1]});
   auto& [grad_input, grad_hx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
   const auto given = backward_in_one_kernel(
-      Op::rnn_layer_backward, RecurrentCell::rnn, in.contiguous(), options, {output.contiguous()},
+      Op::rnn_layer_backward, RecurrentCell::rnn, in.contiguous(), options, {output.contiguous(), {}, {}, {}, {}},
       {contiguous_or_undefined(grad_output), contiguous_or_undefined(grad_h_n), {}, grad_hx, {}},
       {mask[0], mask[2], mask[3], mask[4], mask[5]});
   if (!given) return std::nullopt;

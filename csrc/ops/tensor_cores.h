@@ -12,6 +12,7 @@ namespace cisdl::ops {
 
 inline bool tf32_in_products() { return at::globalContext().allowTF32CuBLAS(); }
 inline bool tf32_in_convolutions() { return at::globalContext().allowTF32CuDNN(at::Float32Op::CONV); }
+inline bool tf32_in_recurrences() { return at::globalContext().allowTF32CuDNN(at::Float32Op::RNN); }
 
 template <class T>
 const T* numbers_or_null(const Tensor& t) {

@@ -107,6 +107,7 @@ class _Recurrence(torch.autograd.Function):
         ctx: Any,
         machine: Machine,
         layer: Layer,
+        tf32: bool,
         x_part: Tensor,
         hx: Tensor,
         cx: Tensor | None,
@@ -124,8 +125,9 @@ class _Recurrence(torch.autograd.Function):
             [x_part, hx, cx, w_hh, b_hh],
             [h_n, c_n, gates, kept],
             updated=[output],
+            tf32=tf32,
         )
-        ctx.machine, ctx.layer, ctx.biased = machine, layer, b_hh is not None
+        ctx.machine, ctx.layer, ctx.tf32, ctx.biased = machine, layer, tf32, b_hh is not None
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(hx, w_hh, output, gates, kept)
         return output, h_n, c_n
@@ -133,7 +135,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hx, w_hh, output, gates, kept = ctx.saved_tensors
-        layer, wanted = ctx.layer, ctx.needs_input_grad[2:]
+        layer, wanted = ctx.layer, ctx.needs_input_grad[3:]
         grad_h_part = output.new_zeros(layer.rows, w_hh.shape[0])
         grad_x_part = given(layer.cell == "gru", grad_h_part)
         h_before = given(wanted[3], output)
@@ -144,14 +146,17 @@ class _Recurrence(torch.autograd.Function):
             [*grads, w_hh, hx, output, gates, kept],
             [grad_x_part, h_before, grad_hx, grad_cx],
             updated=[grad_h_part],
+            tf32=ctx.tf32,
         )
         grad_w_hh = None if h_before is None else (grad_h_part.float().T @ h_before.float()).to(w_hh.dtype)
         grad_b_hh = grad_h_part.float().sum(0).to(w_hh.dtype) if ctx.biased else None
         grad_x = grad_h_part if grad_x_part is None else grad_x_part
-        return None, None, grad_x, grad_hx, grad_cx, grad_w_hh, grad_b_hh
+        return None, None, None, grad_x, grad_hx, grad_cx, grad_w_hh, grad_b_hh
 
 
-def emulated(machine: Machine, layer: Layer, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+def emulated(
+    machine: Machine, layer: Layer, tensors: dict[str, Tensor], tf32: bool = False
+) -> tuple[Tensor, ...]:
     names = ("x_part", "hx", "cx", "w_hh", "b_hh")
-    results = _Recurrence.apply(machine, layer, *(tensors.get(name) for name in names))  # type: ignore[no-untyped-call]
+    results = _Recurrence.apply(machine, layer, tf32, *(tensors.get(name) for name in names))  # type: ignore[no-untyped-call]
     return tuple(result for result in results if result is not None)

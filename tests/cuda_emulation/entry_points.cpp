@@ -162,19 +162,17 @@ const char* run_if_it_fits(const Args& args) {
 
 // In a row the cell, the nonlinearity and the sequences.
 template <class T>
-const char* call_recurrence(const char* name, Numbers n, Tensors t) {
+const char* call_recurrence(const char* name, bool tf32, Numbers n, Tensors t) {
   if (std::strcmp(name, "recurrence_forward") == 0)
-    return run_if_it_fits(RecurrenceForward<T>{static_cast<RecurrentCell>(n()), n.nonlinearity(), n.sequences(), t,
-                                               t, t, t, t, t, t, t, t, t});
-  return run_if_it_fits(RecurrenceBackward<T>{static_cast<RecurrentCell>(n()), n.nonlinearity(), n.sequences(), t,
-                                              t, t, t, t, t, t, t, t, t, t, t, t});
+    return run_if_it_fits(RecurrenceForward<T>{static_cast<RecurrentCell>(n()), n.nonlinearity(), tf32,
+                                               n.sequences(), t, t, t, t, t, t, t, t, t, t});
+  return run_if_it_fits(RecurrenceBackward<T>{static_cast<RecurrentCell>(n()), n.nonlinearity(), tf32,
+                                              n.sequences(), t, t, t, t, t, t, t, t, t, t, t, t, t});
 }
 
 template <bool hopper, class T>
 const char* call_mma(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
-  if constexpr (sizeof(T) == 2 && !hopper)
-    if (std::strncmp(name, "recurrence_", 11) == 0) return call_recurrence<T>(name, n, t);
   if (is("linear_forward")) return call_mma<hopper>(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
   if (is("linear_backward_input"))
     return call_mma<hopper>(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
@@ -197,6 +195,11 @@ const char* call_mma(const char* name, Numbers n, Tensors t) {
 extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, int kind,
                                                                             const int64_t* numbers,
                                                                             void* const* tensors) {
+  if (std::strncmp(problem, "recurrence_", 11) == 0) {
+    if (kind == 2) return call_recurrence<cuda::BFloat16>(problem, false, {numbers}, {tensors});
+    if (kind == 3) return call_recurrence<cuda::Float16>(problem, false, {numbers}, {tensors});
+    return call_recurrence<float>(problem, kind == 4, {numbers}, {tensors});
+  }
   switch (kind) {
     case 0:
       return call<float>(problem, {numbers}, {tensors});

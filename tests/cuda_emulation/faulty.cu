@@ -75,7 +75,7 @@ __global__ void exchange_kernel(const float* input, float* output, int64_t n) {
   const auto* from = reinterpret_cast<const BFloat16*>(input);
   const int64_t begin = n * blockIdx.x, of_other = n * other;
   for (int64_t i = threadIdx.x; i < n; i += kThreads) publish(halves + begin + i, from[begin + i]);
-  while (await(has_unpublished(load_published(halves + of_other + threadIdx.x / 8 * 8)))) {
+  while (await(has_unpublished<BFloat16>(load_published(halves + of_other + threadIdx.x / 8 * 8)))) {
   }
 }
 

@@ -6,6 +6,8 @@
 namespace cisdl::cuda {
 
 struct Chunk;
+template <class T>
+T publishable(T value);
 
 template <class Result = Chunk>
 Result load_published(const void* from) {
@@ -19,6 +21,7 @@ template <class T>
 void publish(T* to, T value) {
   (void)*reinterpret_cast<const volatile char*>(
       to);  // faults here if it is outside, though the value may arrive later
+  value = publishable(value);
   emulation::publish(to, &value, sizeof value);
 }
 

@@ -91,7 +91,10 @@ void load_matrices(uint32_t (&to)[4], const void* row,
   emulation::warp_together(&brought, emulation::load_warp<transposed>, here.file_name(), here.line());
 }
 
-inline uint32_t to_tf32(uint32_t value) { return (value + 0x1000) & ~uint32_t{0x1fff}; }
+inline uint32_t to_tf32(uint32_t value) {
+  const bool is_nan = (value & 0x7fffffff) > 0x7f800000;
+  return is_nan ? 0x7fffffff & ~uint32_t{0x1fff} : (value + 0x1000) & ~uint32_t{0x1fff};
+}
 
 template <class T>
 void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],

@@ -48,11 +48,13 @@ def _as(dtype: torch.dtype, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: one.detach().to(dtype).requires_grad_() for name, one in tensors.items()}
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda one: str(one)[6:]
+)
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.id)
 def test_forward_and_backward(layer: Layer, dtype: torch.dtype, machine: Machine) -> None:
     """Within the error that torch earns in the same precision, the same bits in every order."""
-    if dtype == torch.float16 and layer.hidden > 72:
+    if dtype != torch.bfloat16 and layer.hidden > 72:
         pytest.skip("as in bfloat16, and slow to emulate")
     tensors = layer.inputs(dtype)
     exact = _run(lambda t: by_formula(layer, t), _as(torch.float64, tensors))
@@ -70,6 +72,17 @@ def test_forward_and_backward(layer: Layer, dtype: torch.dtype, machine: Machine
             assert not [one.complaint for one in compared if one.complaint]
         for name, one in outcome.items():
             assert torch.equal(one, first[name]), f"{name} differs in {order.name} order"
+
+
+@pytest.mark.parametrize("layer", [LAYERS[0], LAYERS[4]], ids=lambda layer: layer.id)
+def test_tf32(layer: Layer, machine: Machine) -> None:
+    """Allowed to round factors to TF32, results are off by that and no more."""
+    tensors = layer.inputs(torch.float32)
+    exact = _run(lambda t: by_formula(layer, t), _as(torch.float64, tensors))
+    rounded = _run(lambda t: emulated(machine, layer, t, tf32=True), tensors)
+    errors = {name: float((one - exact[name]).abs().max()) for name, one in rounded.items()}
+    assert max(errors.values()) > 1e-5
+    assert max(errors.values()) < 2e-2
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
@@ -105,12 +118,14 @@ def test_single_gradients(cell: str, reverse: bool, machine: Machine) -> None:
         assert all(map(torch.equal, ours, by_zeros))
 
 
-def test_nan_is_published(machine: Machine) -> None:
+@pytest.mark.parametrize("bits", [torch.int16, torch.int32], ids=["bfloat16", "float32"])
+def test_nan_is_published(bits: torch.dtype, machine: Machine) -> None:
     """A NaN in the input reaches its own row, and nobody waits for it."""
     layer = Layer("lstm", 16, (3, 3))
-    tensors = {name: one.detach() for name, one in layer.inputs(torch.bfloat16).items()}
-    tensors["x_part"].view(torch.int16)[0, 5] = -1  # all ones: what stands for nothing yet
-    tensors["hx"].view(torch.int16)[1, 3] = -1
+    dtype = torch.bfloat16 if bits == torch.int16 else torch.float32
+    tensors = {name: one.detach() for name, one in layer.inputs(dtype).items()}
+    tensors["x_part"].view(bits)[0, 5] = -1  # all ones: what stands for nothing yet
+    tensors["hx"].view(bits)[1, 3] = -1
     output, h_n, _ = emulated(machine, layer, tensors)
     expected, expected_h, _ = by_formula(layer, tensors)
     assert torch.equal(output.isnan(), expected.isnan())

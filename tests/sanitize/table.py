@@ -17,8 +17,10 @@ import cisdl_ops
 from cisdl_ops import tolerance
 from cisdl_ops.cases import OPS, Case, Function
 from tests.cuda_emulation.emulated import Emulated
+from tests.cuda_emulation.emulated_recurrence import emulated
 from tests.cuda_emulation.machine import ORDERS, Machine
 from tests.cuda_emulation.test_hopper import CASES as HOPPER_CASES
+from tests.cuda_emulation.test_recurrence import LAYERS
 from tests.cuda_emulation.test_tensor_cores import CASES as TENSOR_CORE_CASES
 from tests.ops.running import DTYPES, REDUCED_DTYPES, TEST_CASES, layouts
 from tests.ops.test_implementations import LISTS
@@ -96,7 +98,7 @@ def thread() -> int:
 
 
 def emulation() -> int:
-    """Every CUDA kernel, in every order of threads; float64 in one. Tensor cores with cases of their own."""
+    """Every CUDA kernel in every order of threads, float64 in one; tensor cores, recurrences: own cases."""
     machine, runs = Machine(sanitized_library()), 0
     torch.set_num_threads(1)
     cases = [(case, dtype, False) for case in TENSOR_CORE_CASES for dtype in (torch.float32, *REDUCED_DTYPES)]
@@ -108,6 +110,17 @@ def emulation() -> int:
             outcome = tolerance.run(case, function, case.inputs(dtype, requires_grad=True))
             check_nan(case, dtype, outcome, f"tensor cores {order.name}")
             runs += 1
+    for layer in LAYERS:
+        for dtype in (torch.float32, *REDUCED_DTYPES):
+            tensors = layer.inputs(dtype)
+            for order in ORDERS:
+                machine.configure(order)
+                results = emulated(machine, layer, tensors)
+                ones = [torch.ones_like(one) for one in results]
+                grads = torch.autograd.grad(list(results), list(tensors.values()), ones)
+                if any(one.isnan().any() for one in (*results, *grads)):
+                    sys.exit(f"{layer.id} {dtype} {order.name}: NaN: unwritten memory")
+                runs += 1
     for case in TEST_CASES:
         for dtype in (torch.float32, torch.float64):
             for layout in layouts(case):
