@@ -48,23 +48,12 @@ const char* run_with_scratch(const Args& args) {
   return with_scratch(cuda::scratch_bytes(args), [&](void* scratch) { return cuda::run(args, scratch, nullptr); });
 }
 
+bool is_pool(const char* name) { return std::strstr(name, "pool2d"); }
+
 // In braces, arguments are evaluated from left to right.
 template <class T>
-const char* call(const char* name, Numbers n, Tensors t) {
+const char* call_pool(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
-  if (is("linear_forward")) return cuda::run(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
-  if (is("linear_backward_input"))
-    return cuda::run(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t}, nullptr);
-  if (is("linear_backward_weight"))
-    return run_with_scratch(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
-  if (is("conv2d_forward"))
-    return cuda::run(
-        Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0) : T(kNoLeast)},
-        nullptr);
-  if (is("conv2d_backward_input"))
-    return cuda::run(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t}, nullptr);
-  if (is("conv2d_backward_weight"))
-    return run_with_scratch(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
   if (is("max_pool2d_forward"))
     return cuda::run(
         MaxPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), n() != 0, t, t, t}, nullptr);
@@ -87,6 +76,26 @@ const char* call(const char* name, Numbers n, Tensors t) {
     return cuda::run(AdaptiveAvgPool2dForward<T>{n.problem<AdaptivePool2dProblem>(), n.layout(), t, t}, nullptr);
   if (is("adaptive_avg_pool2d_backward"))
     return cuda::run(AdaptiveAvgPool2dBackward<T>{n.problem<AdaptivePool2dProblem>(), n.layout(), t, t}, nullptr);
+  return "unknown problem";
+}
+
+template <class T>
+const char* call(const char* name, Numbers n, Tensors t) {
+  const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if (is("linear_forward")) return cuda::run(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
+  if (is("linear_backward_input"))
+    return cuda::run(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t}, nullptr);
+  if (is("linear_backward_weight"))
+    return run_with_scratch(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("conv2d_forward"))
+    return cuda::run(
+        Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0) : T(kNoLeast)},
+        nullptr);
+  if (is("conv2d_backward_input"))
+    return cuda::run(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t}, nullptr);
+  if (is("conv2d_backward_weight"))
+    return run_with_scratch(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
+  if (is_pool(name)) return call_pool<T>(name, n, t);
   if (is("lstm_cell_forward"))
     return cuda::run(LstmCellForward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t}, nullptr);
   if (is("lstm_cell_backward"))
@@ -140,6 +149,8 @@ const char* call_mma(const Args& args) {
 
 template <class T>
 const char* call_mma(const char* name, Numbers n, Tensors t) {
+  if constexpr (sizeof(T) == 2)
+    if (is_pool(name)) return call_pool<T>(name, n, t);
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
   if (is("linear_forward")) return call_mma(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
   if (is("linear_backward_input")) return call_mma(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
@@ -157,7 +168,8 @@ const char* call_mma(const char* name, Numbers n, Tensors t) {
 
 }  // namespace
 
-// nullptr, or what went wrong. `kind`: float, double, or on tensor cores BFloat16, Float16, float as TF32.
+// nullptr, or what went wrong. `kind`: float, double, BFloat16, Float16 (products on tensor cores),
+// or float as TF32.
 extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, int kind,
                                                                             const int64_t* numbers,
                                                                             void* const* tensors) {
