@@ -66,6 +66,9 @@ CUDA_SOURCES = [
     "linear",
     "recurrent",
     "lstm_cell",
+    "lstm_cell_mma",
+    "recurrent_cells_mma",
+    "cross_entropy",
 ]
 
 # Architectures that run the code of another one of their family, by NVIDIA's rule for desktop and server GPUs

@@ -1,18 +1,19 @@
 // Adaptive max and average pooling, forward and backward, in float, double, bfloat16 and float16.
 //
 // As pool2d.cuh, with other windows: window i of `out` along `in` cells is [floor(i in / out), ceil((i + 1) in /
-// out)), and by the same formula with the roles exchanged come the windows that contain a cell. In nhwc a thread has
-// the channels of 16 bytes, where they come in whole ones.
+// out)), and by the same formula with the roles exchanged come the windows that contain a cell. In nhwc a thread
+// has the channels of 16 bytes, where they come in whole ones.
 //
-// Forward: windows are often large and few (a network's last pooling takes a whole plane). So `slices` threads share
-// one of 32 cells or more: each takes every slices-th cell, then what they found meets in shared memory, halves upon
-// halves, in an order that is always the same. In nchw the threads of a window are neighbours and read neighbouring
-// cells, in nhwc neighbours have neighbouring channels: in both a warp's access is one piece of memory or few.
-// Backward: a gather, one thread per element; of a pooling to one cell in nchw, per 16 bytes, since every cell of a
-// plane gets the same.
+// Forward: windows are often large and few (a network's last pooling takes a whole plane). So `slices` threads
+// share one of 32 cells or more: each takes every slices-th cell, then what they found meets in shared memory,
+// halves upon halves, in an order that is always the same. In nchw the threads of a window are neighbours and read
+// neighbouring cells, in nhwc neighbours have neighbouring channels: in both a warp's access is one piece of
+// memory or few. Backward: a gather, one thread per element; of a pooling to one cell in nchw, per 16 bytes, since
+// every cell of a plane gets the same.
 //
-// Traffic: the input once and the output, backward the other way round; max pooling has an index of 8 bytes, torch's,
-// beside each output. Expected is the rate of a copy where there are outputs (forward) for some thousand threads.
+// Traffic: the input once and the output, backward the other way round; max pooling has an index of 8 bytes,
+// torch's, beside each output. Expected is the rate of a copy where there are outputs (forward) for some thousand
+// threads.
 #pragma once
 
 #include "gemm.cuh"
@@ -57,8 +58,8 @@ struct Share {
   __device__ int place(int of_slice) const { return of_slice * across + number; }
 };
 
-// The larger of two, a NaN being the largest: of equal ones the first, of NaNs the last (torch's rule), in whatever
-// order they meet.
+// The larger of two, a NaN being the largest: of equal ones the first, of NaNs the last (torch's rule), in
+// whatever order they meet.
 template <class T>
 struct Found {
   T value;
@@ -204,8 +205,8 @@ __global__ void __launch_bounds__(kThreads)
         const auto grad = load_lanes<lanes>(args.grad_output + o);
 #pragma unroll
         for (int l = 0; l < lanes; ++l)
-          sum[0].value[l] += share_of<T>(args, Sum<T>(grad.value[l]), o + l, in.h * p.in_w + in.w,
-                                         cells_of(rows, columns));
+          sum[0].value[l] +=
+              share_of<T>(args, Sum<T>(grad.value[l]), o + l, in.h * p.in_w + in.w, cells_of(rows, columns));
       }
     }
     store_strip<T, lanes, 1>(args, in, strides.in, sum);

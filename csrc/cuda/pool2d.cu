@@ -28,8 +28,8 @@ bool is_wide(const Args& args, const T* from, const T* to, const void* windows =
   const auto aligned = [](const void* pointer, size_t bytes) {
     return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
   };
-  return kWide<T> > 1 && args.layout == Layout::nhwc && args.p.channels % kWide<T> == 0 && aligned(from, 16) && aligned(to, 16) &&
-         aligned(windows, kWide<T>);
+  return kWide<T> > 1 && args.layout == Layout::nhwc && args.p.channels % kWide<T> == 0 && aligned(from, 16) &&
+         aligned(to, 16) && aligned(windows, kWide<T>);
 }
 
 template <class Args>
@@ -42,7 +42,8 @@ const char* launch_pool(PoolKernel<Args>* single, PoolKernel<Args>* wide, const 
   const auto& p = args.p;
   const PoolStrides strides = strides_of(args);
   if (kWide<T> > 1 && is_wide)
-    return launch_elements(wide, strips_of<kWide<T>, 1>(p.batch, p.channels, height, width), stream, args, strides);
+    return launch_elements(wide, strips_of<kWide<T>, 1>(p.batch, p.channels, height, width), stream, args,
+                           strides);
   return launch_elements(single, strips_of<1, kRows>(p.batch, p.channels, height, width), stream, args, strides);
 }
 
@@ -80,18 +81,19 @@ const char* launch_adaptive_backward(const Args& args, void* stream) {
 template <class T>
 const char* run(const MaxPool2dForward<T>& args, void* stream) {
   const Pool2dProblem& p = args.p;
-  const bool wide = p.kernel_h * p.kernel_w <= INT32_MAX &&
-                    is_wide<T>(args, args.input, args.output,
-                               args.index == PoolIndex::window ? args.indices : nullptr);
-  return launch_pool<T>(max_pool2d_kernel<T, 1, kRows>, max_pool2d_kernel<T, kWide<T>, kWideRows<T>>, args, wide, p.out_h,
-                        p.out_w, stream);
+  const bool wide =
+      p.kernel_h * p.kernel_w <= INT32_MAX &&
+      is_wide<T>(args, args.input, args.output, args.index == PoolIndex::window ? args.indices : nullptr);
+  return launch_pool<T>(max_pool2d_kernel<T, 1, kRows>, max_pool2d_kernel<T, kWide<T>, kWideRows<T>>, args, wide,
+                        p.out_h, p.out_w, stream);
 }
 
 template <class T>
 const char* run(const MaxPool2dBackward<T>& args, void* stream) {
   const bool wide = is_wide<T>(args, args.grad_output, args.grad_input, args.indices);
-  return launch_pool<T>(max_pool2d_backward_kernel<T, 1, kRows>, max_pool2d_backward_kernel<T, kWide<T>, kWideRows<T>>, args,
-                        wide, args.p.in_h, args.p.in_w, stream);
+  return launch_pool<T>(max_pool2d_backward_kernel<T, 1, kRows>,
+                        max_pool2d_backward_kernel<T, kWide<T>, kWideRows<T>>, args, wide, args.p.in_h,
+                        args.p.in_w, stream);
 }
 
 template <class T>
@@ -109,7 +111,8 @@ const char* run(const AvgPool2dForward<T>& args, void* stream) {
 
 template <class T>
 const char* run(const AvgPool2dBackward<T>& args, void* stream) {
-  return launch_pool<T>(avg_pool2d_backward_kernel<T, 1, kRows>, avg_pool2d_backward_kernel<T, kWide<T>, kWideRows<T>>, args,
+  return launch_pool<T>(avg_pool2d_backward_kernel<T, 1, kRows>,
+                        avg_pool2d_backward_kernel<T, kWide<T>, kWideRows<T>>, args,
                         is_wide<T>(args, args.grad_output, args.grad_input), args.p.in_h, args.p.in_w, stream);
 }
 
@@ -135,7 +138,7 @@ const char* run(const AdaptiveAvgPool2dBackward<T>& args, void* stream) {
   return launch_adaptive_backward<T>(args, stream);
 }
 
-#define CISDL_POOLS(T)                                             \
+#define CISDL_POOLS(T)                                                  \
   template const char* run(const MaxPool2dForward<T>&, void*);          \
   template const char* run(const MaxPool2dBackward<T>&, void*);         \
   template const char* run(const MaxPool2dGather<T>&, void*);           \

@@ -6,21 +6,21 @@
 //   nhwc, channels in whole 16 bytes   lanes = 16 bytes (8 of 16 bits, 4 floats), rows = 1
 //   all else                           lanes = 1, rows = 4
 //
-// so the place is decoded once for 8 (4) elements. In the first, every access is 16 bytes a thread and 512 a warp (the
-// index of max pooling: 8 bytes a thread, 256 a warp). In the second, neighbouring threads take neighbours in memory,
-// so a warp's access is one piece of 64 bytes in 16 bits; the four rows are four loads under way, and what windows of
-// the four share is loaded once in backward. Between windows that overlap, the L1 and L2 caches stand.
+// so the place is decoded once for 8 (4) elements. In the first, every access is 16 bytes a thread and 512 a warp
+// (the index of max pooling: 8 bytes a thread, 256 a warp). In the second, neighbouring threads take neighbours in
+// memory, so a warp's access is one piece of 64 bytes in 16 bits; the four rows are four loads under way, and what
+// windows of the four share is loaded once in backward. Between windows that overlap, the L1 and L2 caches stand.
 //
 // Forward of max pooling reads the input once and writes the output and, for training, one byte of index:
 // per output of a 2 x 2 window in 16 bits, 8 + 2 + 1 bytes. Backward is a gather: each input cell looks through
-// the windows that contain it, in the order of the output, and adds up what comes back. It writes every cell once and
-// reads each gradient and index once from memory (2 + 1 bytes read and 8 written for that window); nothing needs
-// clearing first, there are no atomics and the sum's order is fixed. Expected is the rate of a copy of as many bytes,
-// but for small tensors, which a launch outlasts, and in nchw for maps narrower than a warp, whose sectors of 32 bytes
-// are shared between warps.
+// the windows that contain it, in the order of the output, and adds up what comes back. It writes every cell once
+// and reads each gradient and index once from memory (2 + 1 bytes read and 8 written for that window); nothing
+// needs clearing first, there are no atomics and the sum's order is fixed. Expected is the rate of a copy of as
+// many bytes, but for small tensors, which a launch outlasts, and in nchw for maps narrower than a warp, whose
+// sectors of 32 bytes are shared between warps.
 //
-// Rounding: 16-bit numbers become floats when loaded, sums are formed in float and rounded once; that is torch's rule.
-// A maximum is exact.
+// Rounding: 16-bit numbers become floats when loaded, sums are formed in float and rounded once; that is torch's
+// rule. A maximum is exact.
 //
 // max_pool2d_gather reads the input at the places of the maxima.
 #pragma once
@@ -110,8 +110,8 @@ __device__ inline int64_t tap_of(int64_t cell, int64_t window, int64_t kernel, i
   return (dilation == 1 || reach == 0) && tap < kernel ? tap : -1;
 }
 
-// How a thread's elements lie: `rows` of them one below another, `lanes` neighbours in memory each; and how far apart
-// the elements of both tensors are.
+// How a thread's elements lie: `rows` of them one below another, `lanes` neighbours in memory each; and how far
+// apart the elements of both tensors are.
 struct PoolStrides {
   ImageStrides in, out;
 };
@@ -258,8 +258,7 @@ __global__ void __launch_bounds__(kThreads, kPoolBlocks)
     for (int64_t h = down.begin; h < down.end; ++h) {
       int64_t r[rows];
 #pragma unroll
-      for (int v = 0; v < rows; ++v)
-        r[v] = tap_of(in.h + v, h, p.kernel_h, p.stride_h, p.pad_h, p.dilation_h);
+      for (int v = 0; v < rows; ++v) r[v] = tap_of(in.h + v, h, p.kernel_h, p.stride_h, p.pad_h, p.dilation_h);
       for (int64_t w = across.begin; w < across.end; ++w) {
         const int64_t s = tap_of(in.w, w, p.kernel_w, p.stride_w, p.pad_w, p.dilation_w);
         if (s < 0) continue;

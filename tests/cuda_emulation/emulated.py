@@ -231,7 +231,7 @@ class _LstmCell(torch.autograd.Function):
         ctx.machine, ctx.sizes = machine, (batch, input.shape[1], hidden)
         h, c = torch.empty_like(hx), torch.empty_like(cx)
         gates = given(any(ctx.needs_input_grad), hx.new_empty(batch, 4 * hidden))
-        machine.run("lstm_cell_forward", ctx.sizes, tensors, [h, c, gates])
+        run_product(machine, "lstm_cell_forward", ctx.sizes, tensors, [h, c, gates])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(input, hx, cx, w_ih, w_hh, c, gates)
         return h, c
@@ -243,7 +243,8 @@ class _LstmCell(torch.autograd.Function):
         grads = [given(one, like) for one, like in zip(wanted, inputs, strict=False)]
         grad_bias = given(any(wanted[5:]), gates.new_empty(gates.shape[1]))
         outputs = [torch.empty_like(gates), *grads, grad_bias]
-        ctx.machine.run("lstm_cell_backward", ctx.sizes, [grad_h, grad_c, *inputs, c, gates], outputs)
+        tensors = [grad_h, grad_c, *inputs, c, gates]
+        run_product(ctx.machine, "lstm_cell_backward", ctx.sizes, tensors, outputs)
         return None, *grads, *(grad_bias if one else None for one in wanted[5:])
 
 
@@ -443,14 +444,20 @@ class Emulated:
         result: tuple[Tensor, Tensor] = LstmStep.apply(self.machine, input, *hx, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
         return result
 
-    def gru_cell(self, *tensors: Tensor | None) -> Tensor:
-        result: Tensor = GruCell.apply(self.machine, *tensors)  # type: ignore[no-untyped-call]
-        return result
+    def _cell(
+        self, function: Callable[..., Tensor], input: Tensor, hx: Tensor, *weights: Tensor | None
+    ) -> Tensor:
+        """In 16 bits on tensor cores; sizes that they do not take by way of float32 copies."""
+        tensors = (input, hx, *weights)
+        if input.element_size() == 2 and (input.shape[1] % 8 or hx.shape[1] % 8):
+            return function(*(None if one is None else one.float() for one in tensors)).to(input.dtype)
+        return function(*tensors)
 
-    def rnn_tanh_cell(self, *tensors: Tensor | None) -> Tensor:
-        result: Tensor = RnnCell.apply(self.machine, 0, *tensors)  # type: ignore[no-untyped-call]
-        return result
+    def gru_cell(self, *tensors: Tensor) -> Tensor:
+        return self._cell(partial(GruCell.apply, self.machine), *tensors)
 
-    def rnn_relu_cell(self, *tensors: Tensor | None) -> Tensor:
-        result: Tensor = RnnCell.apply(self.machine, 1, *tensors)  # type: ignore[no-untyped-call]
-        return result
+    def rnn_tanh_cell(self, *tensors: Tensor) -> Tensor:
+        return self._cell(partial(RnnCell.apply, self.machine, 0), *tensors)
+
+    def rnn_relu_cell(self, *tensors: Tensor) -> Tensor:
+        return self._cell(partial(RnnCell.apply, self.machine, 1), *tensors)

@@ -17,7 +17,7 @@ struct Numbers {
   template <class Problem>
   Problem problem() {
     Problem p;
-    std::memcpy(&p, next, sizeof p);  // nothing but int64_t
+    std::memcpy(&p, next, sizeof p);  // nothing but int64_t, or the bits of a double
     next += sizeof p / sizeof(int64_t);
     return p;
   }
@@ -79,6 +79,29 @@ const char* call_pool(const char* name, Numbers n, Tensors t) {
   return "unknown problem";
 }
 
+bool is_step_backward(const char* name) {
+  return std::strcmp(name, "gru_step_backward") == 0 || std::strcmp(name, "rnn_step_backward") == 0;
+}
+
+// The arrays of steps are dense here, though rows may lie apart.
+template <class T>
+const char* call_step_backward(const char* name, Numbers n, Tensors t) {
+  const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if (is("gru_step_backward")) {
+    GruStepBackward<T> b{n.problem<RecurrentStep>(), t, t, t, t, t, t};
+    b.grad_x_part = t;
+    b.grad_h_part = t;
+    b.grad_x_part_n = b.grad_x_part + 2 * b.p.hidden_size;
+    b.grad_stride = 3 * b.p.hidden_size;
+    return cuda::run(b, nullptr);
+  }
+  if (is("rnn_step_backward")) {
+    const auto p = n.problem<RecurrentStep>();
+    return cuda::run(RnnStepBackward<T>{p, n.nonlinearity(), t, t, t, t, p.hidden_size}, nullptr);
+  }
+  return "unknown problem";
+}
+
 template <class T>
 const char* call(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
@@ -96,6 +119,14 @@ const char* call(const char* name, Numbers n, Tensors t) {
   if (is("conv2d_backward_weight"))
     return run_with_scratch(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
   if (is_pool(name)) return call_pool<T>(name, n, t);
+  if (is_step_backward(name)) return call_step_backward<T>(name, n, t);
+  if (is("cross_entropy_forward"))
+    return cuda::run(CrossEntropyForward<T>{n.problem<CrossEntropyProblem>(), t, t, t, t, t}, nullptr);
+  if (is("cross_entropy_reduction"))
+    return cuda::run(CrossEntropyReduction<T>{n.problem<CrossEntropyProblem>(), n() != 0, t, t, t, t, t}, nullptr);
+  if (is("cross_entropy_backward"))
+    return cuda::run(CrossEntropyBackward<T>{n.problem<CrossEntropyProblem>(), t, t, t, t, t, n(), T(1), t, t},
+                     nullptr);
   if (is("lstm_cell_forward"))
     return cuda::run(LstmCellForward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t}, nullptr);
   if (is("lstm_cell_backward"))
@@ -121,21 +152,9 @@ const char* call(const char* name, Numbers n, Tensors t) {
     f.sums_part = f.p.hidden_size;
     return cuda::run(f, nullptr);
   }
-  if (is("gru_step_backward")) {
-    GruStepBackward<T> b{n.problem<RecurrentStep>(), t, t, t, t, t, t};
-    b.grad_x_part = t;
-    b.grad_h_part = t;
-    b.grad_x_part_n = b.grad_x_part + 2 * b.p.hidden_size;
-    b.grad_stride = 3 * b.p.hidden_size;
-    return cuda::run(b, nullptr);
-  }
   if (is("rnn_step_forward")) {
     const auto p = n.problem<RecurrentStep>();
     return cuda::run(RnnStepForward<T>{p, n.nonlinearity(), t, t, t, t, p.hidden_size}, nullptr);
-  }
-  if (is("rnn_step_backward")) {
-    const auto p = n.problem<RecurrentStep>();
-    return cuda::run(RnnStepBackward<T>{p, n.nonlinearity(), t, t, t, t, p.hidden_size}, nullptr);
   }
   return "unknown problem";
 }
@@ -149,9 +168,20 @@ const char* call_mma(const Args& args) {
 
 template <class T>
 const char* call_mma(const char* name, Numbers n, Tensors t) {
-  if constexpr (sizeof(T) == 2)
-    if (is_pool(name)) return call_pool<T>(name, n, t);
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if constexpr (sizeof(T) == 2) {
+    if (is_pool(name)) return call_pool<T>(name, n, t);
+    if (is_step_backward(name)) return call_step_backward<T>(name, n, t);
+    if (is("gru_cell_forward"))
+      return call_mma(GruCellForward<T>{n.problem<CellProblem>(), t, t, t, t, t, t, t, t, t});
+    if (is("rnn_cell_forward"))
+      return call_mma(RnnCellForward<T>{n.problem<CellProblem>(), n.nonlinearity(), t, t, t, t, t, t, t});
+    if (is("lstm_cell_forward"))
+      return call_mma(LstmCellForward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t});
+    if (is("lstm_cell_backward"))
+      return call_mma(
+          LstmCellBackward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t, t, t, t, t, t, t});
+  }
   if (is("linear_forward")) return call_mma(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
   if (is("linear_backward_input")) return call_mma(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
   if (is("linear_backward_weight"))

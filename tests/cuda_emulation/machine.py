@@ -125,18 +125,24 @@ class Machine:
         channels_last: bool = False,
         updated: Sequence[Tensor] = (),
         tf32: bool = False,
+        behind: Sequence[Tensor] = (),
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Runs a problem: its numbers, then its tensors, in the order of its struct; None is a null pointer.
 
         Inputs are read-only for the kernel. ``updated``, which come after the inputs, it may read and write.
-        Outputs hold NaN until it writes them. Both are changed in place. bfloat16, float16 and, with
-        ``tf32``, float32 run on tensor cores; `NotForTensorCores` if they cannot.
+        Outputs hold NaN until it writes them. Both are changed in place. ``behind`` are inputs that come
+        after the outputs in the struct; ``dtype`` is the problem's, by default that of its first tensor.
+        Products in bfloat16, float16 and, with ``tf32``, float32 run on tensor cores; `NotForTensorCores` if
+        they cannot.
         """
-        dtype = next(tensor.dtype for tensor in (*inputs, *updated, *outputs) if tensor is not None)
+        if dtype is None:
+            dtype = next(tensor.dtype for tensor in (*inputs, *updated, *outputs) if tensor is not None)
         kind = TF32 if tf32 else KINDS[dtype]
         tensors = [(tensor, True, True) for tensor in inputs]
         tensors += [(tensor, True, False) for tensor in updated]
         tensors += [(tensor, False, False) for tensor in outputs]
+        tensors += [(tensor, True, True) for tensor in behind]
         with ExitStack() as stack:
             addresses: list[int | None] = []
             views: list[tuple[Tensor, Tensor]] = []

@@ -83,7 +83,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=_name)
 @pytest.mark.parametrize("case", [one for one in select("test") if "pool2d" in one.op], ids=_name)
 def test_pools_in_16_bits(case: Case, dtype: torch.dtype, machine: Machine) -> None:
-    """What float32 gives for the same numbers, rounded once: torch's rule. Maxima are torch's own, exactly."""
+    """What float32 gives for the same numbers, rounded once, torch's rule; maxima are exactly torch's own."""
     inputs = case.inputs(dtype, requires_grad=True)
     floats = {name: tensor.detach().float().requires_grad_() for name, tensor in inputs.items()}
     by_torch = case.call(OPS[case.op].torch, tolerance.copies(inputs))

@@ -36,6 +36,8 @@ FLOAT_CASES = _named(
     "max_pool2d/ceil_padding",
     "max_pool2d/dilation_padding",
     "avg_pool2d/ceil_padding",
+    "adaptive_max_pool2d/global",
+    "adaptive_avg_pool2d/global",
 )
 TENSOR_CORES = _named(
     "conv2d/tensor_cores_padded",
@@ -62,7 +64,9 @@ def _runs(machine: Machine) -> list[Run]:
         places = torch.tensor([[5, -1, 23], [0, 7, -1]]).expand(1, 2, 2, 3).contiguous()
         return [Emulated(machine).max_pool2d_gather(input, places, kernel_size=2)]
 
-    return [*runs, gather, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
+    [rest_of_16_bytes] = _named("adaptive_avg_pool2d/global")
+    runs += [gather, partial(outcome, rest_of_16_bytes, torch.bfloat16, False)]
+    return [*runs, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,7 @@ def _of_kernels(places: Sequence[tuple[str, int]]) -> Iterator[tuple[int, str, i
 def test_every_barrier_and_wait_is_needed(machine: Machine, noticed: Callable[..., bool]) -> None:
     """Without any one __syncthreads or wait for copies, some order of threads gives another result."""
     places = list(_of_kernels(machine.barriers()))
-    assert {file for _, file, _ in places} == {"gemm.cuh", "mma_gemm.cuh", "sums.cuh"}
+    assert {file for _, file, _ in places} == {"adaptive_pool2d.cuh", "gemm.cuh", "mma_gemm.cuh", "sums.cuh"}
     missed = [(file, line) for _, file, line in places if not noticed(machine.without_barrier(file, line))]
     assert not missed, "nobody notices their absence"
 
