@@ -69,6 +69,7 @@ CUDA_SOURCES = [
     "lstm_cell_mma",
     "recurrent_cells_mma",
     "cross_entropy",
+    "optimizer",
 ]
 
 # Architectures that run the code of another one of their family, by NVIDIA's rule for desktop and server GPUs

@@ -202,8 +202,8 @@ class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """Softmax cross-entropy; see ``torch.nn.CrossEntropyLoss``.
 
-    Classes for rows of scores are ours, on the CPU and, where the build has CUDA kernels, on a GPU; other targets,
-    types and devices are left to torch.
+    Classes for rows of scores are ours, on the CPU and, where the build has CUDA kernels, on a GPU; other
+    targets, types and devices are left to torch.
     """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

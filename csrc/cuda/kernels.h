@@ -77,6 +77,12 @@ const char* run(const CrossEntropyReduction<T>& args, void* stream);
 template <class T>
 const char* run(const CrossEntropyBackward<T>& args, void* stream);
 
+// One step of `count` tensors each.
+template <class T>
+const char* run(const AdamStep<T>* steps, int64_t count, void* stream);
+template <class T>
+const char* run(const SgdStep<T>* steps, int64_t count, void* stream);
+
 // ----------------------------------------------------------------------------------------------- tensor cores
 // Matrix products with T = BFloat16 or Float16 (sums in float, rounded once) or float (factors rounded to TF32,
 // only for who allows that). `mma_scratch` says how many bytes of scratch memory a call wants (perhaps 0), or -1:

@@ -251,7 +251,7 @@ optional<Results> cell_forward_on_gpu(const RecurrentInputs& args, bool training
   if (!may_be_cell_on_tensor_cores(args)) return std::nullopt;
 #ifdef CISDL_WITH_CUDA
   const RecurrentInputs in = args.contiguous();
-  const bool done = in_16_bits_on_tensor_cores(Op::gru_cell, in.input, [&](auto t) {
+  const bool done = cell_on_tensor_cores(Op::gru_cell, in.input, [&](auto t) {
     using T = decltype(t);
     return GruCellForward<T>{cell_problem(in),
                              numbers_or_null<T>(in.input),

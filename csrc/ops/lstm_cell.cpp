@@ -3,9 +3,9 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tanh.h>
 
+#include "cells_on_gpu.h"
 #include "formula.h"
 #include "reduced_precision.h"
-#include "tensor_cores.h"
 
 namespace cisdl::ops {
 namespace {
@@ -107,7 +107,7 @@ optional<std::tuple<Tensor, Tensor, Tensor>> run_forward(On where, const Inputs&
                               mutable_numbers_or_null<T>(gates)};
   };
   if (where == On::tensor_cores) {
-    if (!in_16_bits_on_tensor_cores(Op::lstm_cell, x, problem)) return std::nullopt;
+    if (!cell_on_tensor_cores(Op::lstm_cell, x, problem)) return std::nullopt;
     return outputs;
   }
   with_dtype(x.scalar_type(), [&](auto t) {
@@ -215,7 +215,7 @@ optional<Grads> run_backward(On where, const optional<Tensor>& grad_h_arg, const
                                mutable_numbers_or_null<T>(grad_bias)};
   };
   if (where == On::tensor_cores) {
-    if (!in_16_bits_on_tensor_cores(Op::lstm_cell_backward, x, problem)) return std::nullopt;
+    if (!cell_on_tensor_cores(Op::lstm_cell_backward, x, problem)) return std::nullopt;
   } else {
     with_dtype(x.scalar_type(), [&](auto t) {
       run(Op::lstm_cell_backward, x, of_type<decltype(t)>(lstm_cell_kernels()).backward, problem(t));

@@ -222,7 +222,7 @@ optional<Tensor> cell_on_gpu(const Tensor& input, const Tensor& hx, const Tensor
   if (!may_be_cell_on_tensor_cores(args)) return std::nullopt;
 #ifdef CISDL_WITH_CUDA
   const RecurrentInputs in = args.contiguous();
-  const bool done = in_16_bits_on_tensor_cores(op, in.input, [&](auto t) {
+  const bool done = cell_on_tensor_cores(op, in.input, [&](auto t) {
     using T = decltype(t);
     return RnnCellForward<T>{cell_problem(in),
                              nonlinearity,

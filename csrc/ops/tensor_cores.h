@@ -55,20 +55,6 @@ bool on_tensor_cores(Op op, const Tensor& on, bool tf32, const Make& make) {
   return false;
 }
 
-// The same for a problem that has kernels for 16 bits only.
-template <class Make>
-bool in_16_bits_on_tensor_cores(Op op, const Tensor& on, const Make& make) {
-#ifdef CISDL_WITH_CUDA
-  if (on.device().is_cuda()) {
-    if (on.scalar_type() == at::kBFloat16) return run_on_tensor_cores(op, on, make(cuda::BFloat16{}));
-    if (on.scalar_type() == at::kHalf) return run_on_tensor_cores(op, on, make(cuda::Float16{}));
-  }
-#else
-  (void)op, (void)on, (void)make;
-#endif
-  return false;
-}
-
 // Whether it is worth preparing a product for tensor cores: its type, and whole chunks of 16 bytes in a dense
 // dimension.
 inline bool may_be_on_tensor_cores(const Tensor& on, bool tf32, int64_t dense) {

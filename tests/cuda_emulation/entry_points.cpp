@@ -1,6 +1,7 @@
 // The problems of csrc/common/problems.h for Python, without mirroring every struct there: a call names the
 // problem and passes its numbers and its tensors in two arrays, in the order in which problems.h declares them.
 #include <cstring>
+#include <vector>
 
 #include "kernels.h"
 
@@ -14,6 +15,11 @@ namespace {
 struct Numbers {
   const int64_t* next;
   int64_t operator()() { return *next++; }
+  double real() {  // passed as its bits
+    double number;
+    std::memcpy(&number, next++, sizeof number);
+    return number;
+  }
   template <class Problem>
   Problem problem() {
     Problem p;
@@ -102,6 +108,35 @@ const char* call_step_backward(const char* name, Numbers n, Tensors t) {
   return "unknown problem";
 }
 
+// The arrays of a step, tensor after tensor of each; the first ones, the gradients, are read-only.
+template <class T, class Step>
+const char* take_steps(Step common, Numbers n, Tensors t, std::initializer_list<T * Step::*> arrays) {
+  std::vector<Step> steps(static_cast<size_t>(n()), common);
+  for (Step& step : steps) step.size = n();
+  for (Step& step : steps) step.grad = t;
+  for (T* Step::* const array : arrays)
+    for (Step& step : steps) step.*array = t;
+  return cuda::run(steps.data(), static_cast<int64_t>(steps.size()), nullptr);
+}
+
+template <class T>
+const char* call_optimizer(const char* name, Numbers n, Tensors t) {
+  const auto real = [&] { return static_cast<T>(n.real()); };
+  if (std::strcmp(name, "adam_step") == 0) {
+    AdamStep<T> s = {};
+    for (T* number :
+         {&s.beta1, &s.rest1, &s.beta2, &s.rest2, &s.eps, &s.decay, &s.shrink, &s.step_size, &s.sqrt_correction2})
+      *number = real();
+    s.maximize = n() != 0;
+    using S = AdamStep<T>;
+    return take_steps<T>(s, n, t, {&S::weight, &S::m, &S::v, &S::largest_v});
+  }
+  SgdStep<T> s = {};
+  for (T* number : {&s.lr, &s.momentum, &s.dampening, &s.decay}) *number = real();
+  s.nesterov = n() != 0, s.maximize = n() != 0, s.first = n() != 0;
+  return take_steps<T>(s, n, t, {&SgdStep<T>::weight, &SgdStep<T>::buffer});
+}
+
 template <class T>
 const char* call(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
@@ -120,6 +155,7 @@ const char* call(const char* name, Numbers n, Tensors t) {
     return run_with_scratch(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
   if (is_pool(name)) return call_pool<T>(name, n, t);
   if (is_step_backward(name)) return call_step_backward<T>(name, n, t);
+  if (is("adam_step") || is("sgd_step")) return call_optimizer<T>(name, n, t);
   if (is("cross_entropy_forward"))
     return cuda::run(CrossEntropyForward<T>{n.problem<CrossEntropyProblem>(), t, t, t, t, t}, nullptr);
   if (is("cross_entropy_reduction"))

@@ -15,9 +15,13 @@ import torch
 from cisdl_ops import tolerance
 from cisdl_ops.cases import CASES, OPS, Case
 
+from ..ops.test_cross_entropy import batch
+from ..ops.test_cross_entropy import outcome as outcome_of_loss
 from .build import CUDA
 from .emulated import Emulated
+from .emulated_loss import cross_entropy
 from .machine import ORDERS, EmulationError, Machine
+from .test_optimizer import bits
 from .test_tensor_cores import CASES as TENSOR_CORE_CASES
 
 Run = Callable[[], list[torch.Tensor]]
@@ -64,6 +68,32 @@ def _runs(machine: Machine) -> list[Run]:
         places = torch.tensor([[5, -1, 23], [0, 7, -1]]).expand(1, 2, 2, 3).contiguous()
         return [Emulated(machine).max_pool2d_gather(input, places, kernel_size=2)]
 
+    def loss() -> list[torch.Tensor]:
+        """Rows for several blocks, each shared by threads; a class that there is not."""
+        scores, target, weight = batch(70, 33)
+        target[0] = -1
+        loss_of = partial(cross_entropy, machine)
+        results = [
+            tensor
+            for reduction in ("none", "mean")
+            for tensor in outcome_of_loss(loss_of, scores, target, weight, reduction, label_smoothing=0.1)
+        ]
+        scores = scores[:, :32].contiguous()  # rows of whole 16 bytes
+        target = target.clamp(max=31)
+        results += outcome_of_loss(loss_of, scores, target, reduction="sum")
+        return [one.nan_to_num(1e9) for one in results]
+
+    def step() -> list[torch.Tensor]:
+        """Of tensors with whole 16 bytes and without, in one block and in more."""
+        sizes = (7, 4096, 4101)
+        weights = [torch.linspace(-1, 1, size) for size in sizes]
+        grads = [weight.flip(0) for weight in weights]
+        rates = map(bits, (0.1, 0.0, 0.0, 0.01))
+        numbers = (*rates, False, False, False, len(sizes), *sizes)
+        machine.run("sgd_step", numbers, grads, [None] * len(sizes), updated=weights)
+        return weights
+
+    runs += [loss, step]
     [rest_of_16_bytes] = _named("adaptive_avg_pool2d/global")
     runs += [gather, partial(outcome, rest_of_16_bytes, torch.bfloat16, False)]
     return [*runs, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
@@ -101,7 +131,13 @@ def _of_kernels(places: Sequence[tuple[str, int]]) -> Iterator[tuple[int, str, i
 def test_every_barrier_and_wait_is_needed(machine: Machine, noticed: Callable[..., bool]) -> None:
     """Without any one __syncthreads or wait for copies, some order of threads gives another result."""
     places = list(_of_kernels(machine.barriers()))
-    assert {file for _, file, _ in places} == {"adaptive_pool2d.cuh", "gemm.cuh", "mma_gemm.cuh", "sums.cuh"}
+    assert {file for _, file, _ in places} == {
+        "adaptive_pool2d.cuh",
+        "cross_entropy.cuh",
+        "gemm.cuh",
+        "mma_gemm.cuh",
+        "sums.cuh",
+    }
     missed = [(file, line) for _, file, line in places if not noticed(machine.without_barrier(file, line))]
     assert not missed, "nobody notices their absence"
 
