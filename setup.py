@@ -63,6 +63,7 @@ CUDA_SOURCES = [
     "pool2d",
     "linear_mma",
     "conv2d_mma_weight",
+    "linear_activation",
     "linear",
     "recurrent",
     "lstm_cell",

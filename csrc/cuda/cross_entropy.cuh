@@ -122,19 +122,18 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The sum of term(i), i < n, in double; the same in every thread of a block.
+// The sum of term(i), i < n, in double, for a block's first thread.
 template <class Term>
 __device__ double sum_of(int64_t n, PartialSums<double>& partial, const Term& term) {
   const int thread = threadIdx.x;
   double sum = 0;
   for (int64_t i = thread; i < n; i += kThreads) sum += term(i);
-  __syncthreads();  // everyone has read the sum before
+  __syncthreads();  // everyone has finished with the sum before
   partial.value[thread] = sum;
   for (int half = kThreads / 2; half > 0; half /= 2) {
     __syncthreads();
     if (thread < half) partial.value[thread] += partial.value[thread + half];
   }
-  __syncthreads();
   return partial.value[0];
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "../common/elementwise.h"
+#include "../common/linear_activation.h"
 #include "../common/problems.h"
 #include "../common/recurrent_cells.h"
 #include "scalars.h"
@@ -17,6 +18,8 @@ namespace cisdl::cuda {
 
 template <class T>
 const char* run(const LinearForward<T>& args, void* stream);
+template <class T>
+const char* run(const LinearActivationForward<T>& args, void* stream);
 template <class T>
 const char* run(const LinearBackwardInput<T>& args, void* stream);
 template <class T>
@@ -94,6 +97,8 @@ bool has_tensor_cores();  // of the current device, and kernels for it in this b
 template <class T>
 int64_t mma_scratch(const LinearForward<T>& args);
 template <class T>
+int64_t mma_scratch(const LinearActivationForward<T>& args);
+template <class T>
 int64_t mma_scratch(const LinearBackwardInput<T>& args);
 template <class T>
 int64_t mma_scratch(const LinearBackwardWeight<T>& args);
@@ -124,6 +129,8 @@ const char* run_mma(const RnnCellForward<T>& args, void* scratch, void* stream);
 
 template <class T>
 const char* run_mma(const LinearForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const LinearActivationForward<T>& args, void* scratch, void* stream);
 template <class T>
 const char* run_mma(const LinearBackwardInput<T>& args, void* scratch, void* stream);
 template <class T>

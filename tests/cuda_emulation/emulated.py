@@ -13,10 +13,12 @@ from cisdl_ops.cases import Function
 from cisdl_ops.reference import Pair, activated, adaptive_output_size, conv2d_padding, pool_output_size
 
 from .emulated_steps import GruCell, LstmStep, RnnCell, given
-from .machine import Machine, NotForTensorCores
+from .machine import Machine, NotForTensorCores, bits
 
 Numbers = tuple[int, ...]  # a problem's sizes and options
 
+# Activation of elementwise.h
+ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh")
 # PoolIndex of problems.h
 NONE, WINDOW, FLAT = 0, 1, 2
 
@@ -68,7 +70,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        _, _, for_input, for_weight, for_bias = ctx.needs_input_grad
+        _, _, for_input, for_weight, for_bias, *_ = ctx.needs_input_grad
         grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, :1].flatten())]
         run = partial(run_product, ctx.machine, tf32=ctx.tf32)
         if for_bias:
@@ -79,6 +81,44 @@ class _Linear(torch.autograd.Function):
             needed = input if for_weight else None
             run("linear_backward_weight", ctx.sizes, [grad_output, needed], grads[1:])
         return None, None, *grads
+
+
+class _LinearActivation(_Linear):
+    """The activation in the product's epilogue; in backward, torch's own pass before the products."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        machine: Machine,
+        tf32: bool,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        activation: str,
+        slope: float,
+    ) -> Tensor:
+        ctx.machine, ctx.tf32 = machine, tf32
+        ctx.sizes = (input.shape[:-1].numel(), weight.shape[1], weight.shape[0])
+        ctx.activation, ctx.slope = activation, slope
+        output = input.new_empty(*input.shape[:-1], weight.shape[0])
+        numbers = (*ctx.sizes, ACTIVATIONS.index(activation), bits(slope))
+        run_product(machine, "linear_activation_forward", numbers, [input, weight, bias], [output], tf32=tf32)
+        ctx.save_for_backward(input, weight)
+        ctx.output = output.detach()
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        aten = torch.ops.aten
+        if ctx.activation == "relu":
+            through = aten.threshold_backward(grad_output, ctx.output, 0)
+        elif ctx.activation == "leaky_relu":
+            through = aten.leaky_relu_backward(grad_output, ctx.output, ctx.slope, True)
+        elif ctx.activation == "sigmoid":
+            through = aten.sigmoid_backward(grad_output, ctx.output)
+        else:
+            through = aten.tanh_backward(grad_output, ctx.output)
+        return *_Linear.backward(ctx, through), None, None
 
 
 class _Conv2d(torch.autograd.Function):
@@ -277,9 +317,13 @@ class Emulated:
         activation: str | None = None,
         negative_slope: float = 0.01,
     ) -> Tensor:
-        """The activation is torch's own on a GPU, too."""
-        result: Tensor = _Linear.apply(self.machine, self.tf32, input, weight, bias)  # type: ignore[no-untyped-call]
-        return activated(result, activation, negative_slope)
+        result: Tensor
+        if activation is None:
+            result = _Linear.apply(self.machine, self.tf32, input, weight, bias)  # type: ignore[no-untyped-call]
+        else:
+            options = (activation, negative_slope)
+            result = _LinearActivation.apply(self.machine, self.tf32, input, weight, bias, *options)  # type: ignore[no-untyped-call]
+        return result
 
     def conv2d(
         self,

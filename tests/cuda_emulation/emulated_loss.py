@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .machine import Machine
+from .machine import Machine, bits
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -25,8 +24,7 @@ class _CrossEntropy(torch.autograd.Function):
         ignored: int,
         smoothing: float,
     ) -> Tensor:
-        [smoothing_bits] = struct.unpack("q", struct.pack("d", smoothing))
-        problem = (*scores.shape, ignored, smoothing_bits)
+        problem = (*scores.shape, ignored, bits(smoothing))
         losses, kept = scores.new_empty(scores.shape[0]), scores.new_empty(2, scores.shape[0])
         machine.run("cross_entropy_forward", problem, [scores, target, weight], [losses, kept])
         ctx.machine, ctx.problem, ctx.reduction = machine, problem, reduction

@@ -54,6 +54,14 @@ const char* run_with_scratch(const Args& args) {
   return with_scratch(cuda::scratch_bytes(args), [&](void* scratch) { return cuda::run(args, scratch, nullptr); });
 }
 
+template <class T>
+LinearActivationForward<T> linear_activation(Numbers n, Tensors t) {
+  LinearActivationForward<T> args{{n.problem<LinearProblem>(), t, t, t, t}, {}, {}};
+  args.activation = static_cast<Activation>(n());
+  args.slope = static_cast<float>(n.real());
+  return args;
+}
+
 bool is_pool(const char* name) { return std::strstr(name, "pool2d"); }
 
 // In braces, arguments are evaluated from left to right.
@@ -141,6 +149,7 @@ template <class T>
 const char* call(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
   if (is("linear_forward")) return cuda::run(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
+  if (is("linear_activation_forward")) return cuda::run(linear_activation<T>(n, t), nullptr);
   if (is("linear_backward_input"))
     return cuda::run(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t}, nullptr);
   if (is("linear_backward_weight"))
@@ -219,6 +228,7 @@ const char* call_mma(const char* name, Numbers n, Tensors t) {
           LstmCellBackward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t, t, t, t, t, t, t});
   }
   if (is("linear_forward")) return call_mma(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("linear_activation_forward")) return call_mma(linear_activation<T>(n, t));
   if (is("linear_backward_input")) return call_mma(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
   if (is("linear_backward_weight"))
     return call_mma(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});

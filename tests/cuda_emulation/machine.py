@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ Number = int | bool
 # What emulation_run calls the number types: the last three are for tensor cores.
 KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 TF32 = 4
+
+
+def bits(number: float) -> int:
+    """A real number among a problem's integers."""
+    [as_integer] = struct.unpack("q", struct.pack("d", number))
+    return int(as_integer)
 
 
 class EmulationError(RuntimeError):

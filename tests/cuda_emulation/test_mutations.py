@@ -20,8 +20,7 @@ from ..ops.test_cross_entropy import outcome as outcome_of_loss
 from .build import CUDA
 from .emulated import Emulated
 from .emulated_loss import cross_entropy
-from .machine import ORDERS, EmulationError, Machine
-from .test_optimizer import bits
+from .machine import ORDERS, EmulationError, Machine, bits
 from .test_tensor_cores import CASES as TENSOR_CORE_CASES
 
 Run = Callable[[], list[torch.Tensor]]

@@ -74,3 +74,33 @@ def test_float32_stays_float32() -> None:
         wanted = "DFMA" if "Id" in name else "FFMA"
         assert wanted in code, name
         assert not [one for one in code if one.startswith(("HMMA", "DMMA"))], name
+
+
+@needs_nvcc
+@needs_cuobjdump
+@pytest.mark.parametrize(
+    ("source", "kernels"),
+    [
+        ("pool2d", ("max_pool2d_kernel", "avg_pool2d_kernel", "pool2d_backward_kernel")),
+        ("cross_entropy", ("backward_kernel",)),
+        ("optimizer", ("optimizer_kernel",)),
+    ],
+)
+def test_wide_accesses(source: str, kernels: tuple[str, ...]) -> None:
+    """A thread's 16 bytes are one instruction; nothing of float or shorter types is in local memory."""
+    found = assembler.instructions(CUDA / f"{source}.cu")
+    several = {
+        name: code
+        for name, code in found.items()
+        if any(kernel in name for kernel in kernels)
+        and ("Li8E" in name or "Li4E" in name or source == "optimizer")
+    }
+    several = {
+        name: code for name, code in several.items() if "Li1ELi4E" not in name
+    }  # four rows of one lane
+    assert several
+    for name, code in several.items():
+        assert any(one.startswith("LDG.E.128") for one in code), name
+        assert any(one.startswith("STG.E.128") for one in code), name
+    for name, code in found.items():
+        assert "Id" in name or not [one for one in code if one.startswith(("LDL", "STL"))], name

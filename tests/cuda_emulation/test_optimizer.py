@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,16 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from .machine import ORDERS, Machine
+from .machine import ORDERS, Machine, bits
 
 # More than a table has room for; none, one, not whole 16 bytes, more than a block's piece of 4096.
 SIZES = (*range(1, 24), 0, 4, 4096, 4097, 9001)
 DTYPES = [torch.float32, torch.float64]
-
-
-def bits(number: float) -> int:
-    [as_integer] = struct.unpack("q", struct.pack("d", number))
-    return int(as_integer)
 
 
 def _tensors(dtype: torch.dtype, seed: int) -> list[Tensor]:

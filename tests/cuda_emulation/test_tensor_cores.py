@@ -20,9 +20,9 @@ def _case(name: str, op: str, shapes: dict[str, tuple[int, ...]], **kwargs: Any)
     return Case(op, f"tensor_cores_{name}", shapes, kwargs)
 
 
-def _linear(name: str, batch: int, inputs: int, outputs: int) -> Case:
+def _linear(name: str, batch: int, inputs: int, outputs: int, **kwargs: Any) -> Case:
     shapes = {"input": (batch, inputs), "weight": (outputs, inputs), "bias": (outputs,)}
-    return _case(name, "linear", shapes)
+    return _case(name, "linear", shapes, **kwargs)
 
 
 def _conv(name: str, input: tuple[int, ...], weight: tuple[int, ...], **kwargs: Any) -> Case:
@@ -43,6 +43,7 @@ CASES = (
     _linear("wide", 40, 104, 200),
     _linear("tiles", 136, 104, 136),
     _linear("split", 1100, 16, 24),
+    *(_linear(f"small_{f}", 5, 16, 40, activation=f) for f in ("relu", "leaky_relu", "sigmoid", "tanh")),
     _conv("padded", (2, 16, 9, 11), (24, 16, 3, 3), padding=1, activation="relu"),
     _conv("strided_groups", (2, 32, 10, 9), (48, 16, 3, 2), stride=2, padding=(2, 1), groups=2),
     _conv("dilated", (1, 8, 12, 13), (8, 8, 3, 3), dilation=2, padding=2),
