@@ -1,5 +1,5 @@
-// A linear layer with an activation, in one kernel of a GPU. On the CPU the activation is a pass of its own over an
-// output that is still in the cache.
+// A linear layer with an activation, in one kernel of a GPU. On the CPU the activation is a pass of its own over
+// an output that is still in the cache.
 #pragma once
 
 #include "elementwise.h"

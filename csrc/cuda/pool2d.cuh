@@ -65,8 +65,19 @@ __device__ Lanes<T, lanes> load_lanes(const T* from) {
   return *reinterpret_cast<const Lanes<T, lanes>*>(from);
 }
 
+// 16 bytes in PTX itself: nvcc 13.0 makes four stores of an assignment here.
 template <int lanes, class T>
 __device__ void store_lanes(T* to, const Lanes<T, lanes>& values) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof values == 16) {
+    uint32_t word[4];
+    memcpy(word, &values, sizeof word);
+    asm("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(word[0]), "r"(word[1]),
+        "r"(word[2]), "r"(word[3])
+        : "memory");
+    return;
+  }
+#endif
   *reinterpret_cast<Lanes<T, lanes>*>(to) = values;
 }
 

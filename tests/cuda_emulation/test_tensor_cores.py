@@ -43,7 +43,6 @@ CASES = (
     _linear("wide", 40, 104, 200),
     _linear("tiles", 136, 104, 136),
     _linear("split", 1100, 16, 24),
-    *(_linear(f"small_{f}", 5, 16, 40, activation=f) for f in ("relu", "leaky_relu", "sigmoid", "tanh")),
     _conv("padded", (2, 16, 9, 11), (24, 16, 3, 3), padding=1, activation="relu"),
     _conv("strided_groups", (2, 32, 10, 9), (48, 16, 3, 2), stride=2, padding=(2, 1), groups=2),
     _conv("dilated", (1, 8, 12, 13), (8, 8, 3, 3), dilation=2, padding=2),
@@ -52,6 +51,7 @@ CASES = (
     _conv("split", (5, 8, 16, 16), (8, 8, 3, 3), padding=1),
     _conv("transposed", (2, 16, 5, 6), (16, 8, 4, 4), stride=2, padding=1, transposed=True),
 )
+ACTIVATIONS = tuple(_linear(f, 5, 16, 40, activation=f) for f in ("relu", "leaky_relu", "sigmoid", "tanh"))
 # In 16 bits only.
 CELLS = tuple(
     _cell(name, op, *sizes)
@@ -71,7 +71,7 @@ REFUSED = (
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch about itself
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
-@pytest.mark.parametrize("case", [*CASES, *CELLS, *REFUSED], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [*CASES, *ACTIVATIONS, *CELLS, *REFUSED], ids=lambda case: case.id)
 def test_reduced_precision(case: Case, dtype: torch.dtype, machine: Machine) -> None:
     """Within the error that torch earns in the same precision, the same bits in every order."""
     inputs = case.inputs(dtype, requires_grad=True)
@@ -120,6 +120,19 @@ def test_tf32(case: Case, machine: Machine) -> None:
         for name, result, other, right in results:
             compared = tolerance.compare_tensor(name, result.detach(), other.detach(), right.detach())
             assert not compared.complaint, f"{order.name}: {compared.complaint}"
+
+
+def test_tf32_with_an_activation(machine: Machine) -> None:
+    """The forward of test_tf32; the gradient behind an activation is no number of TF32."""
+    for case in ACTIVATIONS:
+        inputs = {name: _as_tf32(tensor) for name, tensor in case.inputs().items()}
+        [exact] = case.call(OPS[case.op].torch, tolerance.copies(inputs, torch.float64))
+        [by_torch] = case.call(OPS[case.op].torch, inputs)
+        before = machine.on_tensor_cores
+        [ours] = case.call(Emulated(machine, tf32=True).function(case.op), inputs)
+        assert machine.on_tensor_cores == before + 1
+        compared = tolerance.compare_tensor("output", ours, by_torch, exact)
+        assert not compared.complaint, f"{case.id}: {compared.complaint}"
 
 
 def test_tf32_rounds_to_nearest(machine: Machine) -> None:
