@@ -11,7 +11,7 @@ template <class T>
 struct LinearActivationForward {
   LinearForward<T> linear;
   Activation activation;
-  float slope;  // of a leaky ReLU
+  double slope;  // of a leaky ReLU
 };
 
 }  // namespace cisdl

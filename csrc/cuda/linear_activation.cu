@@ -26,7 +26,7 @@ struct ActivationEpilogue {
   T* output;
   const T* bias;  // [columns], or null
   Activation activation;
-  float slope;
+  S slope;  // of a leaky ReLU
 
   template <int n>
   __device__ void store(int64_t, int64_t row, int64_t column, int64_t columns, const S (&values)[n]) const {
@@ -38,7 +38,7 @@ struct ActivationEpilogue {
       const bool leaky = activation == Activation::leaky_relu;
 #pragma unroll
       for (int j = 0; j < n; ++j)
-        if (y[j] < S(0)) y[j] = leaky ? y[j] * S(slope) : S(0);  // a NaN stays
+        if (y[j] < S(0)) y[j] = leaky ? y[j] * slope : S(0);  // a NaN stays
     } else if (activation == Activation::sigmoid) {
 #pragma unroll
       for (int j = 0; j < n; ++j) y[j] = sigmoid(y[j]);
@@ -62,7 +62,7 @@ auto product_of(const LinearActivationForward<T>& args) {
       l.p.in_features,
       {l.input, l.p.in_features},
       {l.weight, l.p.in_features},
-      {l.output, l.bias, args.activation, args.slope},
+      {l.output, l.bias, args.activation, static_cast<Sum<T>>(args.slope)},
   };
 }
 

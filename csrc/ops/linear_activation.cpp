@@ -44,7 +44,7 @@ optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const
     return LinearActivationForward<T>{{linear_problem(input, weight), numbers_or_null<T>(x), numbers_or_null<T>(w),
                                        numbers_or_null<T>(b), mutable_numbers_or_null<T>(output)},
                                       f.kind,
-                                      static_cast<float>(f.slope)};
+                                      f.slope};
   };
   const bool tf32 = tf32_in_products();
   if (may_be_on_tensor_cores(input, tf32, weight.size(1)) && on_tensor_cores(Op::linear, input, tf32, problem))

@@ -58,7 +58,7 @@ template <class T>
 LinearActivationForward<T> linear_activation(Numbers n, Tensors t) {
   LinearActivationForward<T> args{{n.problem<LinearProblem>(), t, t, t, t}, {}, {}};
   args.activation = static_cast<Activation>(n());
-  args.slope = static_cast<float>(n.real());
+  args.slope = n.real();
   return args;
 }
 

