@@ -1,8 +1,8 @@
 """Optimisers with the signatures, the semantics and the ``state_dict`` of ``torch.optim``'s.
 
-On the CPU a step of all parameters is one call into C++, one pass over memory a parameter. Whatever that call
-does not take (a GPU, sparse or complex gradients, ``differentiable``, loss scaling) is done by torch's own
-functions.
+A step of all parameters is one call into C++: on the CPU one pass over memory a parameter, on a GPU a kernel
+for every two dozen. Whatever that call does not take (sparse or complex gradients, ``differentiable``,
+``capturable``, a learning rate on a GPU, loss scaling) is done by torch's own functions.
 """
 
 from __future__ import annotations
@@ -81,6 +81,17 @@ class _GroupByGroup(torch.optim.Optimizer):
         return any(getattr(self, name, None) is not None for name in ("grad_scale", "found_inf"))
 
 
+def _on_gpu(number: float | Tensor) -> bool:
+    """Whether one would have to wait for a GPU to know it."""
+    return isinstance(number, Tensor) and number.is_cuda
+
+
+def _check_graph_capture(optimizer: Any) -> None:
+    """Torch's refusal of a step in a CUDA graph that would replay one step's numbers for ever."""
+    name = "_accelerator_graph_capture_health_check"
+    (getattr(optimizer, name, None) or optimizer._cuda_graph_capture_health_check)()
+
+
 def _init_group(optimizer: Any) -> Callable[..., bool]:
     """What torch's optimisers begin a group with: lists of its tensors, new state where there is none."""
     function: Callable[..., bool] = optimizer._init_group
@@ -99,7 +110,10 @@ class Adam(_GroupByGroup, torch.optim.Adam):
         steps: list[Tensor] = []
         complicated = _init_group(self)(group, params, grads, means, squares, largest, steps)
         beta1, beta2 = group["betas"]
+        if params and params[0].is_cuda:
+            _check_graph_capture(self)
         plain = not (complicated or group["differentiable"] or group["capturable"] or self._scaled())
+        plain = plain and not any(map(_on_gpu, (group["lr"], beta1, beta2)))
         if plain and _C.adam_step(
             params,
             grads,
@@ -157,6 +171,7 @@ class SGD(_GroupByGroup, torch.optim.SGD):
         buffers: list[Any] = list(found)
         first = group["momentum"] != 0 and all(one is None for one in buffers)
         plain = first or group["momentum"] == 0 or all(one is not None for one in buffers)
+        plain = plain and not _on_gpu(group["lr"])
         if plain and not (sparse or group["differentiable"] or self._scaled()):
             if first:
                 buffers = [torch.empty_like(param) for param in params]

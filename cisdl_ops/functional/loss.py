@@ -26,8 +26,8 @@ def cross_entropy(
 
     ``loss[n] = (1 - s) w[y] (L - x[y]) + s/C sum_c w[c] (L - x[c])`` with ``L = log sum_c exp x[c]``, the
     scores ``x`` and class ``y`` of row ``n`` and the smoothing ``s``. Of torch's function it is the case of a
-    classifier: one class for each row of scores, on the CPU. :class:`cisdl_ops.nn.CrossEntropyLoss` leaves
-    the others to torch.
+    classifier: one class for each row of scores. :class:`cisdl_ops.nn.CrossEntropyLoss` leaves the others to
+    torch. A class that there is not is refused on the CPU; on a GPU, which nobody waits for, the loss is NaN.
 
     Args:
         input: scores ``[N, C]``, float32 or float64; under autocast of any type, as in torch.

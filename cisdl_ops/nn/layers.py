@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cisdl_ops import functional
+from cisdl_ops._load import facts
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -201,7 +202,8 @@ class AdaptiveAvgPool2d(torch.nn.AdaptiveAvgPool2d):
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """Softmax cross-entropy; see ``torch.nn.CrossEntropyLoss``.
 
-    Classes for rows of scores on the CPU are ours; other targets, types and devices are left to torch.
+    Classes for rows of scores are ours, on the CPU and, where the build has CUDA kernels, on a GPU; other
+    targets, types and devices are left to torch.
     """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -211,7 +213,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             and target.dtype == torch.int64
             and input.dtype in (torch.float32, torch.float64)
             and input.shape[1] > 0
-            and input.device.type in ("cpu", "meta")
+            and input.device.type in (("cpu", "meta", "cuda") if facts["cuda"] else ("cpu", "meta"))
         )
         if not ours:
             result: Tensor = super().forward(input, target)

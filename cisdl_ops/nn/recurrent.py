@@ -307,7 +307,9 @@ class RNN(_Layers):
         reverse: bool,
     ) -> tuple[Tensor, States]:
         relu = self.mode == "RNN_RELU"
-        output, h = torch.ops.cisdl.rnn_layer.default(input, *states, *weights[:4], relu, batch_sizes, reverse)
+        output, h = torch.ops.cisdl.rnn_layer.default(
+            input, *states, *weights[:4], relu, batch_sizes, reverse
+        )
         return output, (h,)
 
 

@@ -60,14 +60,28 @@ struct CrossEntropyForward {
 template <class T>
 struct CrossEntropyBackward {
   CrossEntropyProblem p;
-  const T* scores;        // as forward
+  const T* scores;                 // as forward
+  const int64_t* target;           // as forward
+  const T* weight;                 // as forward
+  const T* kept;                   // of forward
+  const T* grad_losses;            // [rows], or [1]: the same for all
+  int64_t grad_step;               // 1 or 0, as there are many or one
+  T scale;                         // of grad_losses
+  T* grad_scores;                  // [rows, classes]
+  const double* totals = nullptr;  // on a GPU, of CrossEntropyReduction; its first takes the place of scale
+};
+
+// On a GPU: the loss, of the losses of the rows, and what backward needs of all rows. The loss is their sum, or,
+// for the mean, that divided by the sum of the weights of the rows that count.
+template <class T>
+struct CrossEntropyReduction {
+  CrossEntropyProblem p;
+  bool mean;
   const int64_t* target;  // as forward
   const T* weight;        // as forward
-  const T* kept;          // of forward
-  const T* grad_losses;   // [rows], or [1]: the same for all
-  int64_t grad_step;      // 1 or 0, as there are many or one
-  T scale;                // of grad_losses
-  T* grad_scores;         // [rows, classes]
+  const T* losses;        // [rows], or null if loss is
+  T* loss;                // [1], or null
+  double* totals;  // [2]: 1, or 1 / sum of weights for the mean; the sum of the weights of all classes; or null
 };
 
 // Adam (Kingma, Ba 2015), with AMSGrad's maximum (Reddi et al. 2018) or decoupled decay (AdamW; Loshchilov, Hutter

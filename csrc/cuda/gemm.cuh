@@ -35,6 +35,8 @@
 //   void store(int64_t group, int64_t row, int64_t column, int64_t columns, const Sum<Scalar> (&values)[n]) const;
 //                                          values of columns column .. column + n - 1; those >= columns do not
 //                                          exist; column is a multiple of n, which is 4 here
+//   static constexpr int mma_values = 4;   may be left out. In mma_gemm.cuh n is 2; with it store gets 4 values,
+//                                          the last two of columns column + 8 and column + 9
 #pragma once
 
 #include "launch.cuh"

@@ -3,19 +3,24 @@
 // Plain C++, no CUDA header needed: a stream travels as `void*` (a cudaStream_t). All pointers of a problem are
 // device pointers on the current device, which the caller has set. A call enqueues kernels on the stream and
 // returns: it allocates nothing, waits for nothing and may be captured in a CUDA graph. Results are the same on
-// every run (no floating-point atomics). Every `run` exists for float and double and answers nullptr, or in
-// words why a launch failed (the text of cudaGetErrorString). Some work faster with scratch memory, of as many
-// bytes as `scratch_bytes` says (perhaps 0); it may be null.
+// every run (no floating-point atomics). Every `run` exists for float and double, those of pools for BFloat16 and
+// Float16 too, and answers nullptr, or in words why a launch failed (the text of cudaGetErrorString). Some work
+// faster with scratch memory, of as many bytes as `scratch_bytes` says (perhaps 0); it may be null.
 #pragma once
 
+#include "../common/elementwise.h"
+#include "../common/linear_activation.h"
 #include "../common/problems.h"
 #include "../common/recurrences.h"
+#include "../common/recurrent_cells.h"
 #include "scalars.h"
 
 namespace cisdl::cuda {
 
 template <class T>
 const char* run(const LinearForward<T>& args, void* stream);
+template <class T>
+const char* run(const LinearActivationForward<T>& args, void* stream);
 template <class T>
 const char* run(const LinearBackwardInput<T>& args, void* stream);
 template <class T>
@@ -69,6 +74,19 @@ const char* run(const RnnStepForward<T>& args, void* stream);
 template <class T>
 const char* run(const RnnStepBackward<T>& args, void* stream);
 
+template <class T>
+const char* run(const CrossEntropyForward<T>& args, void* stream);
+template <class T>
+const char* run(const CrossEntropyReduction<T>& args, void* stream);
+template <class T>
+const char* run(const CrossEntropyBackward<T>& args, void* stream);
+
+// One step of `count` tensors each.
+template <class T>
+const char* run(const AdamStep<T>* steps, int64_t count, void* stream);
+template <class T>
+const char* run(const SgdStep<T>* steps, int64_t count, void* stream);
+
 // ----------------------------------------------------------------------------------------------- tensor cores
 // Matrix products with T = BFloat16 or Float16 (sums in float, rounded once) or float (factors rounded to TF32,
 // only for who allows that). `mma_scratch` says how many bytes of scratch memory a call wants (perhaps 0), or -1:
@@ -80,6 +98,8 @@ bool has_tensor_cores();  // of the current device, and kernels for it in this b
 template <class T>
 int64_t mma_scratch(const LinearForward<T>& args);
 template <class T>
+int64_t mma_scratch(const LinearActivationForward<T>& args);
+template <class T>
 int64_t mma_scratch(const LinearBackwardInput<T>& args);
 template <class T>
 int64_t mma_scratch(const LinearBackwardWeight<T>& args);
@@ -90,8 +110,28 @@ int64_t mma_scratch(const Conv2dBackwardInput<T>& args);
 template <class T>
 int64_t mma_scratch(const Conv2dBackwardWeight<T>& args);
 
+// Cells in 16 bits only.
+template <class T>
+int64_t mma_scratch(const LstmCellForward<T>& args);
+template <class T>
+int64_t mma_scratch(const LstmCellBackward<T>& args);
+template <class T>
+int64_t mma_scratch(const GruCellForward<T>& args);
+template <class T>
+int64_t mma_scratch(const RnnCellForward<T>& args);
+template <class T>
+const char* run_mma(const LstmCellForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const LstmCellBackward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const GruCellForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const RnnCellForward<T>& args, void* scratch, void* stream);
+
 template <class T>
 const char* run_mma(const LinearForward<T>& args, void* scratch, void* stream);
+template <class T>
+const char* run_mma(const LinearActivationForward<T>& args, void* scratch, void* stream);
 template <class T>
 const char* run_mma(const LinearBackwardInput<T>& args, void* scratch, void* stream);
 template <class T>

@@ -137,6 +137,14 @@ __device__ void load_fragments(uint32_t (&to)[4], const Chunk* tile, int line, i
   }
 }
 
+// How many values an epilogue gets at once: two neighbouring columns, or, if it says so, four, the others 8
+// columns on.
+template <class Epilogue>
+constexpr int kMmaValues = 2;
+template <class Epilogue>
+  requires requires { Epilogue::mma_values; }
+constexpr int kMmaValues<Epilogue> = Epilogue::mma_values;
+
 // Which part of the work: numbers of 32 bits, as they live through a tile's computation in scarce registers.
 struct MmaPlace {
   uint32_t slice, group, row_tile, column_tile;
@@ -199,6 +207,7 @@ __device__ void mma_tile(const G& gemm, const MmaPlace& at, MmaTiles<columns>& t
     stage = stage + 1 == kMmaStages ? 0 : stage + 1;
   }
 
+  constexpr int kValues = kMmaValues<decltype(gemm.epilogue)>;
 #pragma unroll
   for (int i = 0; i < kDown; ++i) {
 #pragma unroll
@@ -206,10 +215,12 @@ __device__ void mma_tile(const G& gemm, const MmaPlace& at, MmaTiles<columns>& t
       const int64_t row = int64_t{at.row_tile} * kMmaRows + warp_row + i * 16 + lower * 8 + lane / 4;
       if (!CISDL_INSIDE(row < gemm.rows)) continue;
 #pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
+      for (int j = 0; j < kTiles; j += kValues / 2) {
         const int64_t column = int64_t{at.column_tile} * columns + warp_column + j * 8 + lane % 4 * 2;
         if (column >= gemm.columns) continue;  // saves time; store looks at every column
-        const float values[2] = {sum[i][j][lower * 2], sum[i][j][lower * 2 + 1]};
+        float values[kValues];
+#pragma unroll
+        for (int n = 0; n < kValues; ++n) values[n] = sum[i][j + n / 2][lower * 2 + n % 2];
         gemm.epilogue.store(at.slice * gemm.groups + at.group, row, column, gemm.columns, values);
       }
     }

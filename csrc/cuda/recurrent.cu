@@ -25,4 +25,10 @@ CISDL_STEP_LAUNCHER(GruStepBackward)
 CISDL_STEP_LAUNCHER(RnnStepForward)
 CISDL_STEP_LAUNCHER(RnnStepBackward)
 
+// What cells in 16 bits need: their forward is one kernel (recurrent_cells_mma.cu).
+template const char* run(const GruStepBackward<BFloat16>&, void*);
+template const char* run(const GruStepBackward<Float16>&, void*);
+template const char* run(const RnnStepBackward<BFloat16>&, void*);
+template const char* run(const RnnStepBackward<Float16>&, void*);
+
 }  // namespace cisdl::cuda

@@ -8,13 +8,14 @@
 
 namespace cisdl::cuda {
 
+// Arithmetic of 16-bit numbers is that of float.
 template <class T>
 struct OneUnit {
-  using Value = T;
-  static __device__ T load(const T* p, int64_t) { return *p; }
-  static __device__ void store(T* p, T value, int64_t) { *p = value; }
-  static __device__ T sigmoid(T x) { return cuda::sigmoid(x); }
-  static __device__ T tanh(T x) { return std::tanh(x); }
+  using Value = Sum<T>;
+  static __device__ Value load(const T* p, int64_t) { return Value(*p); }
+  static __device__ void store(T* p, Value value, int64_t) { *p = T(value); }
+  static __device__ Value sigmoid(Value x) { return cuda::sigmoid(x); }
+  static __device__ Value tanh(Value x) { return std::tanh(x); }
 };
 
 template <class T, template <class> class Args>

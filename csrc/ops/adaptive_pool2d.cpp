@@ -97,11 +97,11 @@ Tensor avg_forward(const Tensor& input, Ints output_size) {
   Tensor output = empty_of<int64_t>(shape, input, format);
   if (output.numel() == 0) return output;
   const Tensor x = input.contiguous(format);
-  with_dtype(input.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.adaptive_avg_forward; };
+  run_native(Op::adaptive_avg_pool2d, input, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::adaptive_avg_pool2d, input, of_type<T>(pool2d_kernels()).adaptive_avg_forward,
-        AdaptiveAvgPool2dForward<T>{problem_of(input.sizes(), shape), layout_of(last), x.const_data_ptr<T>(),
-                                    output.mutable_data_ptr<T>()});
+    return AdaptiveAvgPool2dForward<T>{problem_of(input.sizes(), shape), layout_of(last), numbers_or_null<T>(x),
+                                       mutable_numbers_or_null<T>(output)};
   });
   return output;
 }
@@ -119,11 +119,11 @@ Tensor avg_backward(const Tensor& grad_output, Ints input_size) {
   Tensor grad_input = empty_of<int64_t>(input_size, grad_output, format);
   if (grad_input.numel() == 0) return grad_input;
   const Tensor g = grad_output.contiguous(format);
-  with_dtype(grad_output.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.adaptive_avg_backward; };
+  run_native(Op::adaptive_avg_pool2d_backward, grad_output, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::adaptive_avg_pool2d_backward, grad_output, of_type<T>(pool2d_kernels()).adaptive_avg_backward,
-        AdaptiveAvgPool2dBackward<T>{problem_of(input_size, grad_output.sizes()), layout_of(last),
-                                     g.const_data_ptr<T>(), grad_input.mutable_data_ptr<T>()});
+    return AdaptiveAvgPool2dBackward<T>{problem_of(input_size, grad_output.sizes()), layout_of(last),
+                                        numbers_or_null<T>(g), mutable_numbers_or_null<T>(grad_input)};
   });
   return grad_input;
 }
@@ -146,11 +146,11 @@ Tensor run_max_forward(const Tensor& input, const Shape<int64_t>& shape, const T
   Tensor output = empty_of<int64_t>(shape, input, format);
   if (output.numel() == 0) return output;
   const Tensor x = input.contiguous(format);
-  with_dtype(input.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.adaptive_max_forward; };
+  run_native(Op::adaptive_max_pool2d, input, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::adaptive_max_pool2d, input, of_type<T>(pool2d_kernels()).adaptive_max_forward,
-        AdaptiveMaxPool2dForward<T>{problem_of(input.sizes(), shape), layout_of(last), x.const_data_ptr<T>(),
-                                    output.mutable_data_ptr<T>(), mutable_or_null<int64_t>(places)});
+    return AdaptiveMaxPool2dForward<T>{problem_of(input.sizes(), shape), layout_of(last), numbers_or_null<T>(x),
+                                       mutable_numbers_or_null<T>(output), mutable_or_null<int64_t>(places)};
   });
   return output;
 }
@@ -191,12 +191,12 @@ Tensor max_backward(const Tensor& grad_output, const Tensor& indices, Ints input
   Tensor grad_input = empty_of<int64_t>(input_size, grad_output, format);
   if (grad_input.numel() == 0) return grad_input;
   const Tensor g = grad_output.contiguous(format), places = indices.contiguous(format);
-  with_dtype(grad_output.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.adaptive_max_backward; };
+  run_native(Op::adaptive_max_pool2d_backward, grad_output, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::adaptive_max_pool2d_backward, grad_output, of_type<T>(pool2d_kernels()).adaptive_max_backward,
-        AdaptiveMaxPool2dBackward<T>{problem_of(input_size, grad_output.sizes()), layout_of(last),
-                                     g.const_data_ptr<T>(), places.const_data_ptr<int64_t>(),
-                                     grad_input.mutable_data_ptr<T>()});
+    return AdaptiveMaxPool2dBackward<T>{problem_of(input_size, grad_output.sizes()), layout_of(last),
+                                        numbers_or_null<T>(g), places.const_data_ptr<int64_t>(),
+                                        mutable_numbers_or_null<T>(grad_input)};
   });
   return grad_input;
 }
@@ -301,12 +301,12 @@ Tensor gather_autograd(const Tensor& input, const Tensor& indices) {
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("adaptive_avg_pool2d", InFloat32<avg_forward>::call);
-  m.impl("adaptive_avg_pool2d_backward", InFloat32<avg_backward>::call);
-  m.impl("adaptive_max_pool2d", InFloat32<max_forward>::call);
-  m.impl("adaptive_max_pool2d_with_indices", InFloat32<index_forward>::call);
-  m.impl("adaptive_max_pool2d_backward", InFloat32<max_backward>::call);
-  m.impl("adaptive_max_pool2d_gather", InFloat32<gather>::call);
+  m.impl("adaptive_avg_pool2d", NativeOnGpu<avg_forward>::call);
+  m.impl("adaptive_avg_pool2d_backward", NativeOnGpu<avg_backward>::call);
+  m.impl("adaptive_max_pool2d", NativeOnGpu<max_forward>::call);
+  m.impl("adaptive_max_pool2d_with_indices", NativeOnGpu<index_forward>::call);
+  m.impl("adaptive_max_pool2d_backward", NativeOnGpu<max_backward>::call);
+  m.impl("adaptive_max_pool2d_gather", NativeOnGpu<gather>::call);
 }
 
 }  // namespace

@@ -41,11 +41,12 @@ Tensor forward(const Tensor& input, Ints kernel_size, Ints stride, Ints padding,
   Tensor output = empty_of<int64_t>(shape, input, format);
   if (output.numel() == 0) return output;
   const Tensor x = input.contiguous(format);
-  with_dtype(input.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.avg_forward; };
+  run_native(Op::avg_pool2d, input, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::avg_pool2d, input, of_type<T>(pool2d_kernels()).avg_forward,
-        AvgPool2dForward<T>{pool_problem(input.sizes(), shape, o), layout_of(last), count_include_pad,
-                            divisor_override.value_or(0), x.const_data_ptr<T>(), output.mutable_data_ptr<T>()});
+    return AvgPool2dForward<T>{
+        pool_problem(input.sizes(), shape, o), layout_of(last),       count_include_pad,
+        divisor_override.value_or(0),          numbers_or_null<T>(x), mutable_numbers_or_null<T>(output)};
   });
   return output;
 }
@@ -75,12 +76,15 @@ Tensor backward(const Tensor& grad_output, Ints input_size, Ints kernel_size, In
   Tensor grad_input = empty_of<int64_t>(input_size, grad_output, format);
   if (grad_input.numel() == 0) return grad_input;
   const Tensor g = grad_output.contiguous(format);
-  with_dtype(grad_output.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.avg_backward; };
+  run_native(Op::avg_pool2d_backward, grad_output, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::avg_pool2d_backward, grad_output, of_type<T>(pool2d_kernels()).avg_backward,
-        AvgPool2dBackward<T>{pool_problem(input_size, grad_output.sizes(), o), layout_of(last), count_include_pad,
-                             divisor_override.value_or(0), g.const_data_ptr<T>(),
-                             grad_input.mutable_data_ptr<T>()});
+    return AvgPool2dBackward<T>{pool_problem(input_size, grad_output.sizes(), o),
+                                layout_of(last),
+                                count_include_pad,
+                                divisor_override.value_or(0),
+                                numbers_or_null<T>(g),
+                                mutable_numbers_or_null<T>(grad_input)};
   });
   return grad_input;
 }
@@ -146,8 +150,8 @@ Tensor backward_autograd(const Tensor& grad_output, SymInts input_size, Ints ker
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("avg_pool2d", InFloat32<forward>::call);
-  m.impl("avg_pool2d_backward", InFloat32<backward>::call);
+  m.impl("avg_pool2d", NativeOnGpu<forward>::call);
+  m.impl("avg_pool2d_backward", NativeOnGpu<backward>::call);
 }
 
 }  // namespace

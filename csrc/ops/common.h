@@ -223,17 +223,10 @@ inline Parallel torch_threads() {
 }
 #endif
 
-// Runs a kernel where `on` lives: on the CPU the chosen implementation of `list`, on a GPU our CUDA kernel, on
-// the current stream of that device.
-template <class Args>
-void run(Op op, const Tensor& on, const ImplementationList<Args>& list, const Args& args) {
-  if (on.device().is_cpu()) {
-    const Parallel threads = torch_threads();
-    tuning::choose_tuned(op, list, args, threads).run(args, threads);
-    return;
-  }
 #ifdef CISDL_WITH_CUDA
-  if (const char* forced = forced_on_gpu(op); forced && !same_name(forced, "cuda")) cannot_force(op, forced, true);
+// Enqueues our CUDA kernel on the current stream of the device of `on`.
+template <class Args>
+void run_on_gpu(const char* op, const Tensor& on, const Args& args) {
   const c10::impl::VirtualGuardImpl impl(on.device().type());
   const c10::DeviceGuard guard(on.device());
   void* stream = impl.getStreamNativeHandle(impl.getStream(on.device()));
@@ -245,8 +238,27 @@ void run(Op op, const Tensor& on, const ImplementationList<Args>& list, const Ar
   } else {
     error = cuda::run(args, stream);
   }
-  TORCH_CHECK(!error, op_name(op), ": CUDA kernel on ", on.device(), " failed: ", error);
+  TORCH_CHECK(!error, op, ": CUDA kernel on ", on.device(), " failed: ", error);
+}
+
+template <class Args>
+void run_on_gpu(Op op, const Tensor& on, const Args& args) {
+  if (const char* forced = forced_on_gpu(op); forced && !same_name(forced, "cuda")) cannot_force(op, forced, true);
+  run_on_gpu(op_name(op), on, args);
   record_implementation(op, "cuda");
+}
+#endif
+
+// Runs a kernel where `on` lives: on the CPU the chosen implementation of `list`, on a GPU our CUDA kernel.
+template <class Args>
+void run(Op op, const Tensor& on, const ImplementationList<Args>& list, const Args& args) {
+  if (on.device().is_cpu()) {
+    const Parallel threads = torch_threads();
+    tuning::choose_tuned(op, list, args, threads).run(args, threads);
+    return;
+  }
+#ifdef CISDL_WITH_CUDA
+  run_on_gpu(op, on, args);
 #else
   TORCH_CHECK(false, op_name(op), ": expected a tensor on the cpu, got ", on.device(),
               " (this build has no CUDA kernels; install nvcc and rebuild with: pip install --no-build-isolation "

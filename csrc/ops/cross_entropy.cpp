@@ -1,4 +1,7 @@
-// cisdl::cross_entropy and its gradient: softmax cross-entropy of scores [N, C] against classes [N], on the CPU.
+// cisdl::cross_entropy and its gradient: softmax cross-entropy of scores [N, C] against classes [N].
+//
+// On the CPU a class that there is not is refused. On a GPU that would mean to wait for it: there the kernels give
+// NaN.
 //
 // Arguments and results are those of at::cross_entropy_loss, with the reduction as an integer: 0 none, 1 mean, 2
 // sum. The kernels have the first derivative; where more is wanted, or a tangent, at::cross_entropy_loss itself
@@ -27,8 +30,13 @@ void check(const Tensor& scores, const Tensor& target, const Tensor& weight, int
               dtype_name(type));
   const auto x = sizes_of<I>(scores);
   TORCH_CHECK(x.size() == 2 && x[1] >= 1, op, ": input: expected shape [N, C] with at least one class, got ", x);
-  TORCH_CHECK(scores.device().is_cpu() || scores.is_meta(), op, ": input: expected a tensor on the cpu, got ",
-              scores.device());
+#ifdef CISDL_WITH_CUDA
+  const bool has_kernels = scores.device().is_cpu() || scores.device().is_cuda();
+#else
+  const bool has_kernels = scores.device().is_cpu();
+#endif
+  TORCH_CHECK(has_kernels || scores.is_meta(), op, ": input: expected a tensor on a device that this build has ",
+              "kernels for (cisdl env lists them), got ", scores.device());
   TORCH_CHECK(target.scalar_type() == at::kLong, op, ": target: expected classes of dtype int64, got ",
               dtype_name(target.scalar_type()));
   TORCH_CHECK(target.device() == scores.device(), op, ": target: expected device ", scores.device(), ", got ",
@@ -58,6 +66,44 @@ double total_weight(const Tensor& target, int64_t classes, const T* weight, int6
   return total;
 }
 
+#ifdef CISDL_WITH_CUDA
+// The two functions below on a GPU. Nothing here waits for it.
+void loss_on_gpu(const Tensor& x, const Tensor& target, const Tensor& w, int64_t reduction, int64_t ignored,
+                 double smoothing, const Tensor& kept, const Tensor& loss) {
+  const Tensor losses = reduction == kNone ? loss : empty_of<int64_t>({x.size(0)}, x);
+  with_dtype(x.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    const CrossEntropyProblem p{x.size(0), x.size(1), ignored, smoothing};
+    run_on_gpu("cross_entropy", x,
+               CrossEntropyForward<T>{p, x.const_data_ptr<T>(), target.const_data_ptr<int64_t>(),
+                                      data_or_null<T>(w), losses.mutable_data_ptr<T>(), mutable_or_null<T>(kept)});
+    if (reduction != kNone)
+      run_on_gpu(
+          "cross_entropy", x,
+          CrossEntropyReduction<T>{p, reduction == kMean, target.const_data_ptr<int64_t>(), data_or_null<T>(w),
+                                   losses.const_data_ptr<T>(), loss.mutable_data_ptr<T>(), nullptr});
+  });
+}
+
+void gradient_on_gpu(const Tensor& grad, const Tensor& x, const Tensor& target, const Tensor& w,
+                     const Tensor& kept, int64_t reduction, int64_t ignored, double smoothing,
+                     const Tensor& result) {
+  const Tensor totals = at::empty({2}, x.options().dtype(at::kDouble));
+  with_dtype(x.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    const CrossEntropyProblem p{x.size(0), x.size(1), ignored, smoothing};
+    const int64_t* y = target.const_data_ptr<int64_t>();
+    run_on_gpu("cross_entropy_backward", x,
+               CrossEntropyReduction<T>{p, reduction == kMean, y, data_or_null<T>(w), nullptr, nullptr,
+                                        totals.mutable_data_ptr<double>()});
+    run_on_gpu("cross_entropy_backward", x,
+               CrossEntropyBackward<T>{p, x.const_data_ptr<T>(), y, data_or_null<T>(w), kept.const_data_ptr<T>(),
+                                       grad.const_data_ptr<T>(), reduction == kNone ? 1 : 0, T(1),
+                                       result.mutable_data_ptr<T>(), totals.const_data_ptr<double>()});
+  });
+}
+#endif
+
 // The loss; writes to `kept` if it is defined.
 Tensor loss_of(const Tensor& input, const Tensor& target_arg, const Tensor& weight, int64_t reduction,
                int64_t ignored, double smoothing, const Tensor& kept) {
@@ -65,6 +111,12 @@ Tensor loss_of(const Tensor& input, const Tensor& target_arg, const Tensor& weig
   const Tensor w = weight.defined() ? weight.contiguous() : weight;
   const int64_t rows = x.size(0), classes = x.size(1);
   Tensor loss = reduction == kNone ? empty_of<int64_t>({rows}, x) : empty_of<int64_t>({}, x);
+#ifdef CISDL_WITH_CUDA
+  if (x.device().is_cuda()) {
+    loss_on_gpu(x, target, w, reduction, ignored, smoothing, kept, loss);
+    return loss;
+  }
+#endif
   with_dtype(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
     const double total = total_weight<T>(target, classes, data_or_null<T>(w), ignored);
@@ -139,6 +191,12 @@ Tensor backward(const Tensor& grad_output, const Tensor& input, const Tensor& ta
   const Tensor w = weight.defined() ? weight.contiguous() : weight;
   const Tensor kept = kept_arg.contiguous();
   const Tensor result = empty_of<int64_t>(x.sizes(), x);
+#ifdef CISDL_WITH_CUDA
+  if (x.device().is_cuda()) {
+    if (result.numel() > 0) gradient_on_gpu(grad, x, target, w, kept, reduction, ignored, smoothing, result);
+    return result;
+  }
+#endif
   with_dtype(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
     const double total = total_weight<T>(target, x.size(1), data_or_null<T>(w), ignored);

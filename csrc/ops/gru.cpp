@@ -5,6 +5,7 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/tanh.h>
 
+#include "cells_on_gpu.h"
 #include "recurrence.h"
 #include "recurrent_autograd.h"
 
@@ -290,6 +291,84 @@ Grads layer_backward(const Optional& grad_output, const Optional& grad_h_n, cons
                      {output, gates, h_part_n}, mask);
 }
 
+// ------------------------------------------------------------------------------- cells on tensor cores
+
+optional<Results> cell_forward_on_gpu(const RecurrentInputs& args, bool training) {
+  const Results results = check_forward<int64_t>("gru_cell", args, {Form::cell}, training);
+  if (!may_be_cell_on_tensor_cores(args)) return std::nullopt;
+#ifdef CISDL_WITH_CUDA
+  const RecurrentInputs in = args.contiguous();
+  const bool done = cell_on_tensor_cores(Op::gru_cell, in.input, [&](auto t) {
+    using T = decltype(t);
+    return GruCellForward<T>{cell_problem(in),
+                             numbers_or_null<T>(in.input),
+                             numbers_or_null<T>(in.hx),
+                             numbers_or_null<T>(in.w_ih),
+                             numbers_or_null<T>(in.w_hh),
+                             numbers_or_null<T>(in.b_ih),
+                             numbers_or_null<T>(in.b_hh),
+                             mutable_numbers_or_null<T>(results.h_n),
+                             mutable_numbers_or_null<T>(results.gates),
+                             mutable_numbers_or_null<T>(results.h_part_n)};
+  });
+  if (done) return results;
+#endif
+  return std::nullopt;
+}
+
+optional<Tensor> cell_on_gpu(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                             const Optional& b_ih, const Optional& b_hh) {
+  const auto r = cell_forward_on_gpu(inputs_of(input, hx, w_ih, w_hh, b_ih, b_hh), false);
+  return r ? optional<Tensor>(r->h_n) : std::nullopt;
+}
+
+optional<std::tuple<Tensor, Tensor, Tensor>> cell_training_on_gpu(const Tensor& input, const Tensor& hx,
+                                                                  const Tensor& w_ih, const Tensor& w_hh,
+                                                                  const Optional& b_ih, const Optional& b_hh) {
+  const auto r = cell_forward_on_gpu(inputs_of(input, hx, w_ih, w_hh, b_ih, b_hh), true);
+  if (!r) return std::nullopt;
+  return std::tuple(r->h_n, r->gates, r->h_part_n);
+}
+
+optional<Grads> cell_backward_on_gpu(const Tensor& grad_h_arg, const Tensor& input, const Tensor& hx,
+                                     const Tensor& w_ih, const Tensor& w_hh, const Tensor& gates_arg,
+                                     const Tensor& h_part_n_arg, Mask6 mask) {
+  const RecurrentInputs args = inputs_of(input, hx, w_ih, w_hh);
+  const Grads grads = check_backward<int64_t>("gru_cell_backward", {}, grad_h_arg, args, {Form::cell},
+                                              {{}, gates_arg, h_part_n_arg}, mask);
+  if (!may_be_cell_on_tensor_cores(args)) return std::nullopt;
+#ifdef CISDL_WITH_CUDA
+  const RecurrentInputs in = args.contiguous();
+  const auto& [grad_input, grad_hx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
+  const int64_t hidden = in.hx.size(1), units = kGates * hidden;
+  const Tensor gates = gates_arg.contiguous(), h_part_n = h_part_n_arg.contiguous();
+  const Tensor rest = state_gradient(grad_h_arg, in.hx, {}), none = at::zeros_like(in.hx);
+  const Tensor grad_x_part = at::empty_like(gates), grad_h_part = at::empty_like(gates);
+  with_16_bits(in.input, [&](auto t) {
+    using T = decltype(t);
+    T* da_x = mutable_numbers_or_null<T>(grad_x_part);
+    run_on_gpu(Op::gru_cell_backward, in.input,
+               GruStepBackward<T>{{in.hx.size(0), hidden},
+                                  nullptr,
+                                  numbers_or_null<T>(none),
+                                  numbers_or_null<T>(gates),
+                                  numbers_or_null<T>(h_part_n),
+                                  numbers_or_null<T>(in.hx),
+                                  mutable_numbers_or_null<T>(rest),
+                                  mutable_numbers_or_null<T>(grad_h_part),
+                                  da_x + 2 * hidden,
+                                  da_x,
+                                  units});
+  });
+  if (part_gradients(grad_x_part, in.input, in.w_ih, grad_input, grad_w_ih, grad_b_ih) &&
+      part_gradients(grad_h_part, in.hx, in.w_hh, grad_hx, grad_w_hh, grad_b_hh)) {
+    if (grad_hx.defined()) grad_hx.add_(rest);
+    return grads;
+  }
+#endif
+  return std::nullopt;
+}
+
 CISDL_OP(gru_cell, (cell<int64_t>))
 CISDL_OP(gru_cell_training, (cell_training<int64_t>))
 CISDL_OP(gru_cell_backward, (cell_backward<int64_t>))
@@ -382,9 +461,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> layer_training_by(const Tensor& input
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("gru_cell", InFloat32<cell<int64_t>>::call);
-  m.impl("gru_cell_training", InFloat32<cell_training<int64_t>>::call);
-  m.impl("gru_cell_backward", InFloat32<cell_backward<int64_t>>::call);
+  m.impl("gru_cell", InFloat32<cell<int64_t>, cell_on_gpu>::call);
+  m.impl("gru_cell_training", InFloat32<cell_training<int64_t>, cell_training_on_gpu>::call);
+  m.impl("gru_cell_backward", InFloat32<cell_backward<int64_t>, cell_backward_on_gpu>::call);
   m.impl("gru_layer", InFloat32<layer<int64_t>, layer_on_gpu>::call);
   m.impl("gru_layer_training", InFloat32<layer_training<int64_t>, layer_training_on_gpu>::call);
   m.impl("gru_layer_backward", InFloat32<layer_backward<int64_t>, layer_backward_on_gpu>::call);

@@ -1,4 +1,6 @@
 // cisdl::linear and its gradient: y = x W^T + b over the last dimension of x.
+#include "linear.h"
+
 #include "bilinear.h"
 #include "reduced_precision.h"
 #include "tensor_cores.h"
@@ -20,57 +22,30 @@ const auto& backward_op() {
   return op;
 }
 
-// The shape of the output, after every check.
-template <class I>
-c10::SmallVector<I, 4> check_forward(const Tensor& input, const Tensor& weight, const Tensor& bias) {
-  const char* op = "linear";
-  check_dtype(op, "input", input);
-  check_like(op, "weight", weight, "input", input);
-  const auto x = sizes_of<I>(input);
-  const auto w = sizes_of<I>(weight);
-  TORCH_CHECK(w.size() == 2, op, ": weight: expected shape [out_features, in_features], got ", w);
-  TORCH_CHECK(!x.empty(), op, ": input: expected shape [..., ", w[1], "], got a scalar");
-  TORCH_CHECK(x.back() == w[1], op, ": input: expected ", w[1], " features in the last dimension as weight ", w,
-              " has, got shape ", x);
-  if (bias.defined()) {
-    check_like(op, "bias", bias, "input", input);
-    check_shape<I>(op, "bias", bias, {w[0]});
-  }
-  c10::SmallVector<I, 4> shape(x.begin(), x.end());
-  shape.back() = w[0];
-  return shape;
-}
-
-LinearProblem problem_of(const Tensor& input, const Tensor& weight) {
-  int64_t batch = 1;
-  for (int64_t d = 0; d + 1 < input.dim(); ++d) batch *= input.size(d);
-  return {batch, weight.size(1), weight.size(0)};
-}
-
 Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg) {
   const Tensor bias = or_undefined(bias_arg);
-  const auto shape = check_forward<int64_t>(input, weight, bias);
+  const auto shape = check_linear<int64_t>(input, weight, bias);
   const Tensor x = input.contiguous(), w = weight.contiguous(), b = bias.defined() ? bias.contiguous() : bias;
   Tensor output = empty_of<int64_t>(shape, input);
   if (output.numel() == 0) return output;
   with_dtype(input.scalar_type(), [&](auto t) {
     using T = decltype(t);
     run(Op::linear, input, of_type<T>(linear_kernels()).forward,
-        LinearForward<T>{problem_of(input, weight), x.const_data_ptr<T>(), w.const_data_ptr<T>(),
+        LinearForward<T>{linear_problem(input, weight), x.const_data_ptr<T>(), w.const_data_ptr<T>(),
                          data_or_null<T>(b), output.mutable_data_ptr<T>()});
   });
   return output;
 }
 
 Tensor forward_meta(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias) {
-  const auto shape = check_forward<c10::SymInt>(input, weight, or_undefined(bias));
+  const auto shape = check_linear<c10::SymInt>(input, weight, or_undefined(bias));
   return empty_of<c10::SymInt>(shape, input);
 }
 
 template <class I>
 std::tuple<Tensor, Tensor, Tensor> check_backward(const Tensor& grad_output, const Tensor& input,
                                                   const Tensor& weight, std::array<bool, 3> mask) {
-  const auto shape = check_forward<I>(input, weight, Tensor());
+  const auto shape = check_linear<I>(input, weight, Tensor());
   check_like("linear_backward", "grad_output", grad_output, "input", input);
   check_shape<I>("linear_backward", "grad_output", grad_output, shape);
   return {mask[0] ? empty_of<I>(sizes_of<I>(input), input) : Tensor(),
@@ -82,7 +57,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
                                             std::array<bool, 3> mask) {
   auto grads = check_backward<int64_t>(grad_output, input, weight, mask);
   auto& [grad_input, grad_weight, grad_bias] = grads;
-  const LinearProblem p = problem_of(input, weight);
+  const LinearProblem p = linear_problem(input, weight);
   const Tensor g = grad_output.contiguous();
   with_dtype(input.scalar_type(), [&](auto t) {
     using T = decltype(t);
@@ -106,13 +81,13 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
 // ----------------------------------------------------------------------------------- on tensor cores
 
 optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg) {
-  const auto shape = check_forward<int64_t>(input, weight, or_undefined(bias_arg));
+  const auto shape = check_linear<int64_t>(input, weight, or_undefined(bias_arg));
   if (!may_be_on_tensor_cores(input, tf32_in_products(), weight.size(1))) return std::nullopt;
   const Tensor x = input.contiguous(), w = weight.contiguous(), b = bias_arg ? bias_arg->contiguous() : Tensor();
   const Tensor output = empty_of<int64_t>(shape, input);
   const bool done = on_tensor_cores(Op::linear, input, tf32_in_products(), [&](auto t) {
     using T = decltype(t);
-    return LinearForward<T>{problem_of(input, weight), numbers_or_null<T>(x), numbers_or_null<T>(w),
+    return LinearForward<T>{linear_problem(input, weight), numbers_or_null<T>(x), numbers_or_null<T>(w),
                             numbers_or_null<T>(b), mutable_numbers_or_null<T>(output)};
   });
   return done ? optional<Tensor>(output) : std::nullopt;
@@ -126,7 +101,7 @@ optional<Gradients3> backward_on_gpu(const Tensor& grad_output, const Tensor& in
   for (const int64_t features : {weight.size(0), weight.size(1)})
     if (!may_be_on_tensor_cores(input, tf32_in_products(), features)) return std::nullopt;
   const auto& [grad_input, grad_weight, grad_bias] = grads;
-  const LinearProblem p = problem_of(input, weight);
+  const LinearProblem p = linear_problem(input, weight);
   const Tensor g = grad_output.contiguous();
   bool done = true;
   if (mask[1] || mask[2]) {

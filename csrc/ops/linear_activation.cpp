@@ -1,12 +1,15 @@
 // cisdl::linear_activation and its gradient: y = f(x W^T + b), f an activation whose derivative follows from y.
 //
-// The activation is one pass over the output while it is in the cache; the backward forms g f'(y) and the bias's
+// On the CPU the activation is one pass over the output while it is in the cache, on a GPU it is in the product's
+// epilogue. The backward forms g f'(y) and the bias's
 // gradient in one pass, and hands it to linear's. Where a derivative of the backward itself, a tangent or a batch
 // of calls is wanted, cisdl::linear and torch's pointwise ops are composed, which have all of them.
 #include "activation.h"
 #include "autograd.h"
 #include "formula.h"
+#include "linear.h"
 #include "reduced_precision.h"
+#include "tensor_cores.h"
 
 namespace cisdl::ops {
 namespace {
@@ -25,16 +28,40 @@ Gradients linear_backward_of(const Tensor& g, const Tensor& x, const Tensor& w, 
   return op.call(g, x, w, mask);
 }
 
-Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,
-               std::string_view activation, double slope) {
+// In one kernel where there is one: on tensor cores what they take, and float32 and float64. Other 16-bit tensors
+// as two ops, of which cisdl::linear goes by way of float32 copies.
+optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias_arg,
+                                std::string_view activation, double slope) {
   const ActivationOptions f = activation_options(kName, activation, slope);
-  return activate(linear_of(input, weight, or_undefined(bias)), f);
+  const Tensor bias = or_undefined(bias_arg);
+  [[maybe_unused]] const auto shape = check_linear<int64_t>(input, weight, bias);
+#ifdef CISDL_WITH_CUDA
+  const Tensor x = input.contiguous(), w = weight.contiguous(), b = bias.defined() ? bias.contiguous() : bias;
+  const Tensor output = empty_of<int64_t>(shape, input);
+  if (output.numel() == 0) return output;
+  const auto problem = [&](auto t) {
+    using T = decltype(t);
+    return LinearActivationForward<T>{{linear_problem(input, weight), numbers_or_null<T>(x), numbers_or_null<T>(w),
+                                       numbers_or_null<T>(b), mutable_numbers_or_null<T>(output)},
+                                      f.kind,
+                                      f.slope};
+  };
+  const bool tf32 = tf32_in_products();
+  if (may_be_on_tensor_cores(input, tf32, weight.size(1)) && on_tensor_cores(Op::linear, input, tf32, problem))
+    return output;
+  if (!is_reduced_precision(input.scalar_type())) {
+    with_dtype(input.scalar_type(), [&](auto t) { run_on_gpu(Op::linear, input, problem(t)); });
+    return output;
+  }
+#endif
+  return activated(linear_of(input, weight, bias), f);
 }
 
-// bfloat16 and float16 as two ops, so that cisdl::linear finds its tensor cores.
-optional<Tensor> forward_on_gpu(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,
-                                std::string_view activation, double slope) {
-  return activated(linear_of(input, weight, or_undefined(bias)), activation_options(kName, activation, slope));
+Tensor forward(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,
+               std::string_view activation, double slope) {
+  if (input.device().is_cuda()) return *forward_on_gpu(input, weight, bias, activation, slope);
+  const ActivationOptions f = activation_options(kName, activation, slope);
+  return activate(linear_of(input, weight, or_undefined(bias)), f);
 }
 
 Tensor forward_meta(const Tensor& input, const Tensor& weight, const optional<Tensor>& bias,

@@ -3,6 +3,7 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tanh.h>
 
+#include "cells_on_gpu.h"
 #include "formula.h"
 #include "reduced_precision.h"
 
@@ -77,8 +78,13 @@ std::tuple<Tensor, Tensor, Tensor> check_forward(const Inputs& in, const Tensor&
           training ? empty_of<I>({batch, hidden * 4}, in.input) : Tensor()};
 }
 
-std::tuple<Tensor, Tensor, Tensor> run_forward(const Inputs& in, const optional<Tensor>& b_ih_arg,
-                                               const optional<Tensor>& b_hh_arg, bool training) {
+// On a GPU's tensor cores in bfloat16 or float16, or nothing.
+enum class On { any, tensor_cores };
+
+optional<std::tuple<Tensor, Tensor, Tensor>> run_forward(On where, const Inputs& in,
+                                                         const optional<Tensor>& b_ih_arg,
+                                                         const optional<Tensor>& b_hh_arg, bool training) {
+  if (where == On::tensor_cores && !is_reduced_precision(in.input.scalar_type())) return std::nullopt;
   const Tensor b_ih = contiguous_or_undefined(or_undefined(b_ih_arg));
   const Tensor b_hh = contiguous_or_undefined(or_undefined(b_hh_arg));
   auto outputs = check_forward<int64_t>(in, b_ih, b_hh, training);
@@ -86,20 +92,26 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const Inputs& in, const optional<
   if (h.numel() == 0) return outputs;
   const Tensor x = in.input.contiguous(), hx = in.hx.contiguous(), cx = in.cx.contiguous();
   const Tensor w_ih = in.w_ih.contiguous(), w_hh = in.w_hh.contiguous();
-  with_dtype(x.scalar_type(), [&](auto t) {
+  const auto problem = [&](auto t) {
     using T = decltype(t);
-    run(Op::lstm_cell, x, of_type<T>(lstm_cell_kernels()).forward,
-        LstmCellForward<T>{{x.size(0), x.size(1), hx.size(1)},
-                           x.const_data_ptr<T>(),
-                           hx.const_data_ptr<T>(),
-                           cx.const_data_ptr<T>(),
-                           w_ih.const_data_ptr<T>(),
-                           w_hh.const_data_ptr<T>(),
-                           data_or_null<T>(b_ih),
-                           data_or_null<T>(b_hh),
-                           h.mutable_data_ptr<T>(),
-                           c.mutable_data_ptr<T>(),
-                           mutable_or_null<T>(gates)});
+    return LstmCellForward<T>{{x.size(0), x.size(1), hx.size(1)},
+                              numbers_or_null<T>(x),
+                              numbers_or_null<T>(hx),
+                              numbers_or_null<T>(cx),
+                              numbers_or_null<T>(w_ih),
+                              numbers_or_null<T>(w_hh),
+                              numbers_or_null<T>(b_ih),
+                              numbers_or_null<T>(b_hh),
+                              mutable_numbers_or_null<T>(h),
+                              mutable_numbers_or_null<T>(c),
+                              mutable_numbers_or_null<T>(gates)};
+  };
+  if (where == On::tensor_cores) {
+    if (!cell_on_tensor_cores(Op::lstm_cell, x, problem)) return std::nullopt;
+    return outputs;
+  }
+  with_dtype(x.scalar_type(), [&](auto t) {
+    run(Op::lstm_cell, x, of_type<decltype(t)>(lstm_cell_kernels()).forward, problem(t));
   });
   return outputs;
 }
@@ -107,8 +119,16 @@ std::tuple<Tensor, Tensor, Tensor> run_forward(const Inputs& in, const optional<
 std::tuple<Tensor, Tensor> inference(const Tensor& input, const Tensor& hx, const Tensor& cx, const Tensor& w_ih,
                                      const Tensor& w_hh, const optional<Tensor>& b_ih,
                                      const optional<Tensor>& b_hh) {
-  const auto [h, c, gates] = run_forward({input, hx, cx, w_ih, w_hh}, b_ih, b_hh, false);
+  const auto [h, c, gates] = *run_forward(On::any, {input, hx, cx, w_ih, w_hh}, b_ih, b_hh, false);
   return {h, c};
+}
+
+optional<std::tuple<Tensor, Tensor>> inference_on_gpu(const Tensor& input, const Tensor& hx, const Tensor& cx,
+                                                      const Tensor& w_ih, const Tensor& w_hh,
+                                                      const optional<Tensor>& b_ih, const optional<Tensor>& b_hh) {
+  const auto result = run_forward(On::tensor_cores, {input, hx, cx, w_ih, w_hh}, b_ih, b_hh, false);
+  if (!result) return std::nullopt;
+  return std::tuple(std::get<0>(*result), std::get<1>(*result));
 }
 
 std::tuple<Tensor, Tensor> inference_meta(const Tensor& input, const Tensor& hx, const Tensor& cx,
@@ -122,7 +142,14 @@ std::tuple<Tensor, Tensor> inference_meta(const Tensor& input, const Tensor& hx,
 std::tuple<Tensor, Tensor, Tensor> training(const Tensor& input, const Tensor& hx, const Tensor& cx,
                                             const Tensor& w_ih, const Tensor& w_hh, const optional<Tensor>& b_ih,
                                             const optional<Tensor>& b_hh) {
-  return run_forward({input, hx, cx, w_ih, w_hh}, b_ih, b_hh, true);
+  return *run_forward(On::any, {input, hx, cx, w_ih, w_hh}, b_ih, b_hh, true);
+}
+
+optional<std::tuple<Tensor, Tensor, Tensor>> training_on_gpu(const Tensor& input, const Tensor& hx,
+                                                             const Tensor& cx, const Tensor& w_ih,
+                                                             const Tensor& w_hh, const optional<Tensor>& b_ih,
+                                                             const optional<Tensor>& b_hh) {
+  return run_forward(On::tensor_cores, {input, hx, cx, w_ih, w_hh}, b_ih, b_hh, true);
 }
 
 std::tuple<Tensor, Tensor, Tensor> training_meta(const Tensor& input, const Tensor& hx, const Tensor& cx,
@@ -152,9 +179,11 @@ Grads check_backward(const optional<Tensor>& grad_h, const optional<Tensor>& gra
           grad_of(4, w_hh),  bias_grad(5),   bias_grad(6)};
 }
 
-Grads backward(const optional<Tensor>& grad_h_arg, const optional<Tensor>& grad_c_arg, const Tensor& input,
-               const Tensor& hx_arg, const Tensor& cx_arg, const Tensor& w_ih_arg, const Tensor& w_hh_arg,
-               const Tensor& c_arg, const Tensor& gates_arg, std::array<bool, 7> mask) {
+optional<Grads> run_backward(On where, const optional<Tensor>& grad_h_arg, const optional<Tensor>& grad_c_arg,
+                             const Tensor& input, const Tensor& hx_arg, const Tensor& cx_arg,
+                             const Tensor& w_ih_arg, const Tensor& w_hh_arg, const Tensor& c_arg,
+                             const Tensor& gates_arg, std::array<bool, 7> mask) {
+  if (where == On::tensor_cores && !is_reduced_precision(input.scalar_type())) return std::nullopt;
   auto grads = check_backward<int64_t>(grad_h_arg, grad_c_arg, input, hx_arg, cx_arg, w_ih_arg, w_hh_arg, c_arg,
                                        gates_arg, mask);
   auto& [grad_input, grad_hx, grad_cx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
@@ -165,29 +194,48 @@ Grads backward(const optional<Tensor>& grad_h_arg, const optional<Tensor>& grad_
   const Tensor c = c_arg.contiguous(), gates = gates_arg.contiguous();
   const Tensor grad_gates = at::empty(gates.sizes(), gates.options());
   const Tensor& grad_bias = grad_b_ih.defined() ? grad_b_ih : grad_b_hh;
-  with_dtype(x.scalar_type(), [&](auto t) {
+  const auto problem = [&](auto t) {
     using T = decltype(t);
-    run(Op::lstm_cell_backward, x, of_type<T>(lstm_cell_kernels()).backward,
-        LstmCellBackward<T>{{x.size(0), x.size(1), hx.size(1)},
-                            data_or_null<T>(grad_h),
-                            data_or_null<T>(grad_c),
-                            x.const_data_ptr<T>(),
-                            hx.const_data_ptr<T>(),
-                            cx.const_data_ptr<T>(),
-                            w_ih.const_data_ptr<T>(),
-                            w_hh.const_data_ptr<T>(),
-                            c.const_data_ptr<T>(),
-                            gates.const_data_ptr<T>(),
-                            grad_gates.mutable_data_ptr<T>(),
-                            mutable_or_null<T>(grad_input),
-                            mutable_or_null<T>(grad_hx),
-                            mutable_or_null<T>(grad_cx),
-                            mutable_or_null<T>(grad_w_ih),
-                            mutable_or_null<T>(grad_w_hh),
-                            mutable_or_null<T>(grad_bias)});
-  });
+    return LstmCellBackward<T>{{x.size(0), x.size(1), hx.size(1)},
+                               numbers_or_null<T>(grad_h),
+                               numbers_or_null<T>(grad_c),
+                               numbers_or_null<T>(x),
+                               numbers_or_null<T>(hx),
+                               numbers_or_null<T>(cx),
+                               numbers_or_null<T>(w_ih),
+                               numbers_or_null<T>(w_hh),
+                               numbers_or_null<T>(c),
+                               numbers_or_null<T>(gates),
+                               mutable_numbers_or_null<T>(grad_gates),
+                               mutable_numbers_or_null<T>(grad_input),
+                               mutable_numbers_or_null<T>(grad_hx),
+                               mutable_numbers_or_null<T>(grad_cx),
+                               mutable_numbers_or_null<T>(grad_w_ih),
+                               mutable_numbers_or_null<T>(grad_w_hh),
+                               mutable_numbers_or_null<T>(grad_bias)};
+  };
+  if (where == On::tensor_cores) {
+    if (!cell_on_tensor_cores(Op::lstm_cell_backward, x, problem)) return std::nullopt;
+  } else {
+    with_dtype(x.scalar_type(), [&](auto t) {
+      run(Op::lstm_cell_backward, x, of_type<decltype(t)>(lstm_cell_kernels()).backward, problem(t));
+    });
+  }
   if (grad_b_ih.defined() && grad_b_hh.defined()) grad_b_hh.copy_(grad_b_ih);
   return grads;
+}
+
+Grads backward(const optional<Tensor>& grad_h, const optional<Tensor>& grad_c, const Tensor& input,
+               const Tensor& hx, const Tensor& cx, const Tensor& w_ih, const Tensor& w_hh, const Tensor& c,
+               const Tensor& gates, std::array<bool, 7> mask) {
+  return *run_backward(On::any, grad_h, grad_c, input, hx, cx, w_ih, w_hh, c, gates, mask);
+}
+
+optional<Grads> backward_on_gpu(const optional<Tensor>& grad_h, const optional<Tensor>& grad_c,
+                                const Tensor& input, const Tensor& hx, const Tensor& cx, const Tensor& w_ih,
+                                const Tensor& w_hh, const Tensor& c, const Tensor& gates,
+                                std::array<bool, 7> mask) {
+  return run_backward(On::tensor_cores, grad_h, grad_c, input, hx, cx, w_ih, w_hh, c, gates, mask);
 }
 
 // h, c and the activated gates from ops that have every derivative.
@@ -268,9 +316,9 @@ std::tuple<Tensor, Tensor> inference_batched(const Tensor& input, const Tensor& 
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("lstm_cell", InFloat32<inference>::call);
-  m.impl("lstm_cell_training", InFloat32<training>::call);
-  m.impl("lstm_cell_backward", InFloat32<backward>::call);
+  m.impl("lstm_cell", InFloat32<inference, inference_on_gpu>::call);
+  m.impl("lstm_cell_training", InFloat32<training, training_on_gpu>::call);
+  m.impl("lstm_cell_backward", InFloat32<backward, backward_on_gpu>::call);
 }
 
 }  // namespace

@@ -57,12 +57,16 @@ Tensor run_forward(const Tensor& input, const PoolOptions& o, const Shape<int64_
   Tensor output = empty_of<int64_t>(shape, input, format);
   if (output.numel() == 0) return output;
   const Tensor x = input.contiguous(format);
-  with_dtype(input.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.max_forward; };
+  run_native(Op::max_pool2d, input, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::max_pool2d, input, of_type<T>(pool2d_kernels()).max_forward,
-        MaxPool2dForward<T>{pool_problem(input.sizes(), shape, o), layout_of(last),
-                            places.defined() ? kind_of(places) : PoolIndex::none, relu, x.const_data_ptr<T>(),
-                            output.mutable_data_ptr<T>(), places.defined() ? places.mutable_data_ptr() : nullptr});
+    return MaxPool2dForward<T>{pool_problem(input.sizes(), shape, o),
+                               layout_of(last),
+                               places.defined() ? kind_of(places) : PoolIndex::none,
+                               relu,
+                               numbers_or_null<T>(x),
+                               mutable_numbers_or_null<T>(output),
+                               places.defined() ? places.mutable_data_ptr() : nullptr};
   });
   return output;
 }
@@ -138,11 +142,15 @@ Tensor backward(const Tensor& grad_output, const Tensor& indices, Ints input_siz
   Tensor grad_input = empty_of<int64_t>(input_size, grad_output, format);
   if (grad_input.numel() == 0) return grad_input;
   const Tensor g = grad_output.contiguous(format), places = indices.contiguous(format);
-  with_dtype(grad_output.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.max_backward; };
+  run_native(Op::max_pool2d_backward, grad_output, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::max_pool2d_backward, grad_output, of_type<T>(pool2d_kernels()).max_backward,
-        MaxPool2dBackward<T>{pool_problem(input_size, grad_output.sizes(), o), layout_of(last), kind_of(places),
-                             g.const_data_ptr<T>(), places.const_data_ptr(), grad_input.mutable_data_ptr<T>()});
+    return MaxPool2dBackward<T>{pool_problem(input_size, grad_output.sizes(), o),
+                                layout_of(last),
+                                kind_of(places),
+                                numbers_or_null<T>(g),
+                                places.const_data_ptr(),
+                                mutable_numbers_or_null<T>(grad_input)};
   });
   return grad_input;
 }
@@ -248,11 +256,11 @@ Tensor gather_autograd(const Tensor& input, const Tensor& indices, Ints kernel_s
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("max_pool2d", InFloat32<forward>::call);
-  m.impl("max_pool2d_with_indices", InFloat32<index_forward>::call);
-  m.impl("max_pool2d_window", InFloat32<places_forward<false>>::call);
-  m.impl("max_pool2d_backward", InFloat32<backward>::call);
-  m.impl("max_pool2d_gather", InFloat32<gather>::call);
+  m.impl("max_pool2d", NativeOnGpu<forward>::call);
+  m.impl("max_pool2d_with_indices", NativeOnGpu<index_forward>::call);
+  m.impl("max_pool2d_window", NativeOnGpu<places_forward<false>>::call);
+  m.impl("max_pool2d_backward", NativeOnGpu<backward>::call);
+  m.impl("max_pool2d_gather", NativeOnGpu<gather>::call);
 }
 
 }  // namespace

@@ -10,16 +10,22 @@ namespace {
 
 // Whether element i of every tensor lies at the same place of dense memory as that of the weight.
 bool alike(const Tensor& weight, const Tensor& other) {
-  return other.device().is_cpu() && other.layout() == at::kStrided &&
+  return other.device() == weight.device() && other.layout() == at::kStrided &&
          other.scalar_type() == weight.scalar_type() && other.sizes() == weight.sizes() &&
          other.strides() == weight.strides();
 }
 
+bool has_kernels(const Tensor& weight) {
+#ifdef CISDL_WITH_CUDA
+  if (weight.device().is_cuda()) return true;
+#endif
+  return weight.device().is_cpu();
+}
+
 bool ours(const Tensor& weight, const Tensor& grad) {
   const auto type = weight.scalar_type();
-  return weight.device().is_cpu() && weight.layout() == at::kStrided &&
-         (type == at::kFloat || type == at::kDouble) && weight.is_non_overlapping_and_dense() &&
-         alike(weight, grad);
+  return has_kernels(weight) && weight.layout() == at::kStrided && (type == at::kFloat || type == at::kDouble) &&
+         weight.is_non_overlapping_and_dense() && alike(weight, grad);
 }
 
 // Written behind autograd's back: what was saved for a backward must notice.
@@ -36,6 +42,48 @@ double counted_up(const Tensor& step) {
   return value;
 }
 
+// Steps on GPUs wait here for others of the same device and type, with which they are launched.
+template <template <class> class Step>
+class OnGpus {
+ public:
+  explicit OnGpus(const char* op) : op_(op) {}
+
+  template <class T>
+  void add(const Tensor& weight, const Step<T>& step) {
+    if (weight.device() != device_) launch();
+    device_ = weight.device();
+    if constexpr (sizeof(T) == sizeof(float)) {
+      f32_.push_back(step);
+    } else {
+      f64_.push_back(step);
+    }
+  }
+
+  void launch() {
+    launch(f32_);
+    launch(f64_);
+  }
+
+ private:
+  template <class T>
+  void launch(std::vector<Step<T>>& steps) {
+    if (steps.empty()) return;
+#ifdef CISDL_WITH_CUDA
+    const c10::impl::VirtualGuardImpl impl(device_.type());
+    const c10::DeviceGuard guard(device_);
+    void* stream = impl.getStreamNativeHandle(impl.getStream(device_));
+    const char* error = cuda::run(steps.data(), static_cast<int64_t>(steps.size()), stream);
+    TORCH_CHECK(!error, op_, ": CUDA kernel on ", device_, " failed: ", error);
+#endif
+    steps.clear();
+  }
+
+  const char* op_;
+  at::Device device_ = at::kCPU;
+  std::vector<Step<float>> f32_;
+  std::vector<Step<double>> f64_;
+};
+
 bool is_counter(const Tensor& step) {
   return step.device().is_cpu() && step.numel() == 1 &&
          (step.scalar_type() == at::kFloat || step.scalar_type() == at::kDouble);
@@ -50,6 +98,7 @@ bool adam_step(const Tensors& weights, const Tensors& grads, const Tensors& m, c
     if (!ours(w, grads[i]) || !alike(w, m[i]) || !alike(w, v[i]) || !is_counter(steps[i])) return false;
     if (o.amsgrad && !alike(w, largest_v[i])) return false;
   }
+  OnGpus<AdamStep> on_gpus("Adam");
   for (size_t i = 0; i < weights.size(); ++i) {
     const Tensor& w = weights[i];
     const double step = counted_up(steps[i]);
@@ -71,13 +120,18 @@ bool adam_step(const Tensors& weights, const Tensors& grads, const Tensors& m, c
       s.m = m[i].mutable_data_ptr<T>();
       s.v = v[i].mutable_data_ptr<T>();
       s.largest_v = o.amsgrad ? largest_v[i].mutable_data_ptr<T>() : nullptr;
-      of_type<T>(elementwise_kernels()).adam(s, torch_threads());
+      if (w.device().is_cpu()) {
+        of_type<T>(elementwise_kernels()).adam(s, torch_threads());
+      } else {
+        on_gpus.add(w, s);
+      }
     });
     written(w);
     written(m[i]);
     written(v[i]);
     if (o.amsgrad) written(largest_v[i]);
   }
+  on_gpus.launch();
   return true;
 }
 
@@ -86,6 +140,7 @@ bool sgd_step(const Tensors& weights, const Tensors& grads, const Tensors& buffe
     if (!ours(weights[i], grads[i])) return false;
     if (!buffers.empty() && !alike(weights[i], buffers[i])) return false;
   }
+  OnGpus<SgdStep> on_gpus("SGD");
   for (size_t i = 0; i < weights.size(); ++i) {
     const Tensor& w = weights[i];
     with_dtype(w.scalar_type(), [&](auto t) {
@@ -102,11 +157,16 @@ bool sgd_step(const Tensors& weights, const Tensors& grads, const Tensors& buffe
                             w.mutable_data_ptr<T>(),
                             grads[i].const_data_ptr<T>(),
                             buffers.empty() ? nullptr : buffers[i].mutable_data_ptr<T>()};
-      of_type<T>(elementwise_kernels()).sgd(s, torch_threads());
+      if (w.device().is_cpu()) {
+        of_type<T>(elementwise_kernels()).sgd(s, torch_threads());
+      } else {
+        on_gpus.add(w, s);
+      }
     });
     written(w);
     if (!buffers.empty()) written(buffers[i]);
   }
+  on_gpus.launch();
   return true;
 }
 

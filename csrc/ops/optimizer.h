@@ -21,7 +21,8 @@ struct SgdOptions {
 };
 
 // One step of every weight, in place; `steps` are counted up, tensors of one element. False, with nothing changed,
-// if a tensor is not for our kernels: all on the CPU, dense in the same order, float32 or float64.
+// if a tensor is not for our kernels: those of one weight on one device, the CPU or a GPU that the build has
+// kernels for (`steps` on the CPU), dense in the same order, float32 or float64.
 bool adam_step(const Tensors& weights, const Tensors& grads, const Tensors& m, const Tensors& v,
                const Tensors& largest_v, const Tensors& steps, const AdamOptions& options);
 // `buffers` is empty without momentum; with `first` they are new and are filled.

@@ -1,7 +1,8 @@
 // What the pooling ops share: the options of a window, their checks, and the shape of what comes out.
 #pragma once
 
-#include "common.h"
+#include "reduced_precision.h"
+#include "tensor_cores.h"
 
 namespace cisdl::ops {
 
@@ -133,11 +134,15 @@ inline Tensor run_max_gather(const Tensor& input, const Tensor& places, const Po
   Tensor output = empty_of<int64_t>(places.sizes(), input, format);
   if (output.numel() == 0) return output;
   const Tensor x = input.contiguous(format), i = places.contiguous(format);
-  with_dtype(input.scalar_type(), [&](auto t) {
+  const auto list = [](const auto& kernels) -> const auto& { return kernels.max_gather; };
+  run_native(Op::max_pool2d_gather, input, pool2d_kernels(), list, [&](auto t) {
     using T = decltype(t);
-    run(Op::max_pool2d_gather, input, of_type<T>(pool2d_kernels()).max_gather,
-        MaxPool2dGather<T>{p, layout_of(last), kind_of(places), x.const_data_ptr<T>(), i.const_data_ptr(),
-                           output.mutable_data_ptr<T>()});
+    return MaxPool2dGather<T>{p,
+                              layout_of(last),
+                              kind_of(places),
+                              numbers_or_null<T>(x),
+                              i.const_data_ptr(),
+                              mutable_numbers_or_null<T>(output)};
   });
   return output;
 }

@@ -4,6 +4,9 @@
 // InFloat32<f, on_gpu>::call asks on_gpu first where the tensors are on a GPU, of float32 too: it has f's
 // arguments and gives a result or nothing (tensor_cores.h).
 //
+// NativeOnGpu<f>::call is for an op whose CUDA kernels take 16 bits as they are: there f gets the tensors
+// themselves and runs with run_native.
+//
 // Only tensors that all have the same reduced type are converted; anything else goes to f as it is, whose checks
 // then refuse a mixture in the usual words.
 #pragma once
@@ -67,5 +70,31 @@ struct InFloat32<f, on_gpu> {
     return reduced_precision::cast(f(reduced_precision::cast(args, at::kFloat)...), kind.type);
   }
 };
+
+template <auto f>
+struct NativeOnGpu;
+
+template <class Result, class... Args, Result (*f)(Args...)>
+struct NativeOnGpu<f> {
+  static Result call(Args... args) {
+#ifdef CISDL_WITH_CUDA
+    reduced_precision::Kind kind;
+    (reduced_precision::collect(args, kind), ...);
+    if (kind.on_gpu) return f(args...);
+#endif
+    return InFloat32<f>::call(args...);
+  }
+};
+
+// Runs the problem make(T{}) where `on` lives, T its element type: float and double by what list(kernels of T)
+// names, 16 bits, which are only here on a GPU, by the CUDA kernel.
+template <template <class> class Kernels, class List, class Make>
+void run_native(Op op, const Tensor& on, const Family<Kernels>& family, const List& list, const Make& make) {
+#ifdef CISDL_WITH_CUDA
+  if (on.scalar_type() == at::kBFloat16) return run_on_gpu(op, on, make(cuda::BFloat16{}));
+  if (on.scalar_type() == at::kHalf) return run_on_gpu(op, on, make(cuda::Float16{}));
+#endif
+  with_dtype(on.scalar_type(), [&](auto t) { run(op, on, list(of_type<decltype(t)>(family)), make(t)); });
+}
 
 }  // namespace cisdl::ops

@@ -3,6 +3,7 @@
 #include <ATen/ops/relu.h>
 #include <ATen/ops/tanh.h>
 
+#include "cells_on_gpu.h"
 #include "recurrence.h"
 #include "recurrent_autograd.h"
 
@@ -242,6 +243,63 @@ Grads layer_backward(const Optional& grad_output, const Optional& grad_h_n, cons
                      {Form::layer, or_undefined(batch_sizes), reverse, nonlinearity_of(relu)}, output, mask);
 }
 
+// ------------------------------------------------------------------------------- cells on tensor cores
+
+template <Nonlinearity nonlinearity>
+optional<Tensor> cell_on_gpu(const Tensor& input, const Tensor& hx, const Tensor& w_ih, const Tensor& w_hh,
+                             const Optional& b_ih, const Optional& b_hh) {
+  const RecurrentInputs args = inputs_of(input, hx, w_ih, w_hh, b_ih, b_hh);
+  const Op op = nonlinearity == kTanh ? Op::rnn_tanh_cell : Op::rnn_relu_cell;
+  const Results results = check_forward<int64_t>(op_name(op), args, {Form::cell, {}, false, nonlinearity});
+  if (!may_be_cell_on_tensor_cores(args)) return std::nullopt;
+#ifdef CISDL_WITH_CUDA
+  const RecurrentInputs in = args.contiguous();
+  const bool done = cell_on_tensor_cores(op, in.input, [&](auto t) {
+    using T = decltype(t);
+    return RnnCellForward<T>{cell_problem(in),
+                             nonlinearity,
+                             numbers_or_null<T>(in.input),
+                             numbers_or_null<T>(in.hx),
+                             numbers_or_null<T>(in.w_ih),
+                             numbers_or_null<T>(in.w_hh),
+                             numbers_or_null<T>(in.b_ih),
+                             numbers_or_null<T>(in.b_hh),
+                             mutable_numbers_or_null<T>(results.h_n)};
+  });
+  if (done) return results.h_n;
+#endif
+  return std::nullopt;
+}
+
+optional<Grads> cell_backward_on_gpu(const Tensor& grad_h_arg, const Tensor& input, const Tensor& hx,
+                                     const Tensor& w_ih, const Tensor& w_hh, const Tensor& h_arg, bool relu,
+                                     Mask6 mask) {
+  const RecurrentInputs args = inputs_of(input, hx, w_ih, w_hh);
+  const Grads grads = check_backward<int64_t>("rnn_cell_backward", {}, grad_h_arg, args,
+                                              {Form::cell, {}, false, nonlinearity_of(relu)}, h_arg, mask);
+  if (!may_be_cell_on_tensor_cores(args)) return std::nullopt;
+#ifdef CISDL_WITH_CUDA
+  const RecurrentInputs in = args.contiguous();
+  const auto& [grad_input, grad_hx, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh] = grads;
+  const Tensor grad_h = grad_h_arg.contiguous(), h = h_arg.contiguous(), grad_part = at::empty_like(h);
+  with_16_bits(in.input, [&](auto t) {
+    using T = decltype(t);
+    run_on_gpu(relu ? Op::rnn_relu_cell_backward : Op::rnn_tanh_cell_backward, in.input,
+               RnnStepBackward<T>{{in.hx.size(0), in.hx.size(1)},
+                                  nonlinearity_of(relu),
+                                  nullptr,
+                                  numbers_or_null<T>(grad_h),
+                                  numbers_or_null<T>(h),
+                                  mutable_numbers_or_null<T>(grad_part),
+                                  in.hx.size(1)});
+  });
+  if (part_gradients(grad_part, in.input, in.w_ih, grad_input, grad_w_ih, grad_b_ih) &&
+      part_gradients(grad_part, in.hx, in.w_hh, grad_hx, grad_w_hh, grad_b_hh))
+    return grads;
+#endif
+  return std::nullopt;
+}
+
 CISDL_OP(rnn_tanh_cell, (cell<int64_t, kTanh>))
 CISDL_OP(rnn_relu_cell, (cell<int64_t, kRelu>))
 CISDL_OP(rnn_cell_backward, (cell_backward<int64_t>))
@@ -306,9 +364,9 @@ std::tuple<Tensor, Tensor> layer_by(const Tensor& input, const Tensor& hx, const
 }
 
 void register_kernels(torch::Library& m) {
-  m.impl("rnn_tanh_cell", InFloat32<cell<int64_t, kTanh>>::call);
-  m.impl("rnn_relu_cell", InFloat32<cell<int64_t, kRelu>>::call);
-  m.impl("rnn_cell_backward", InFloat32<cell_backward<int64_t>>::call);
+  m.impl("rnn_tanh_cell", InFloat32<cell<int64_t, kTanh>, cell_on_gpu<kTanh>>::call);
+  m.impl("rnn_relu_cell", InFloat32<cell<int64_t, kRelu>, cell_on_gpu<kRelu>>::call);
+  m.impl("rnn_cell_backward", InFloat32<cell_backward<int64_t>, cell_backward_on_gpu>::call);
   m.impl("rnn_layer", InFloat32<layer<int64_t>, layer_on_gpu>::call);
   m.impl("rnn_layer_backward", InFloat32<layer_backward<int64_t>, layer_backward_on_gpu>::call);
 }

@@ -13,10 +13,12 @@ from cisdl_ops.cases import Function
 from cisdl_ops.reference import Pair, activated, adaptive_output_size, conv2d_padding, pool_output_size
 
 from .emulated_steps import GruCell, LstmStep, RnnCell, given
-from .machine import Machine, NotForTensorCores
+from .machine import Machine, NotForTensorCores, bits
 
 Numbers = tuple[int, ...]  # a problem's sizes and options
 
+# Activation of elementwise.h
+ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh")
 # PoolIndex of problems.h
 NONE, WINDOW, FLAT = 0, 1, 2
 
@@ -74,7 +76,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        _, for_input, for_weight, for_bias = ctx.needs_input_grad
+        _, for_input, for_weight, for_bias, *_ = ctx.needs_input_grad
         grads = [given(for_input, input), given(for_weight, weight), given(for_bias, weight[:, :1].flatten())]
         if for_bias:
             grads[2] = weight.new_empty(weight.shape[0])
@@ -84,6 +86,43 @@ class _Linear(torch.autograd.Function):
             needed = input if for_weight else None
             ctx.run("linear_backward_weight", ctx.sizes, [grad_output, needed], grads[1:])
         return None, *grads
+
+
+class _LinearActivation(_Linear):
+    """The activation in the product's epilogue; in backward, torch's own pass before the products."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        run: Callable[..., None],
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        activation: str,
+        slope: float,
+    ) -> Tensor:
+        ctx.run = run
+        ctx.sizes = (input.shape[:-1].numel(), weight.shape[1], weight.shape[0])
+        ctx.activation, ctx.slope = activation, slope
+        output = input.new_empty(*input.shape[:-1], weight.shape[0])
+        numbers = (*ctx.sizes, ACTIVATIONS.index(activation), bits(slope))
+        run("linear_activation_forward", numbers, [input, weight, bias], [output])
+        ctx.save_for_backward(input, weight)
+        ctx.output = output.detach()
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        aten = torch.ops.aten
+        if ctx.activation == "relu":
+            through = aten.threshold_backward(grad_output, ctx.output, 0)
+        elif ctx.activation == "leaky_relu":
+            through = aten.leaky_relu_backward(grad_output, ctx.output, ctx.slope, True)
+        elif ctx.activation == "sigmoid":
+            through = aten.sigmoid_backward(grad_output, ctx.output)
+        else:
+            through = aten.tanh_backward(grad_output, ctx.output)
+        return *_Linear.backward(ctx, through), None, None
 
 
 class _Conv2d(torch.autograd.Function):
@@ -236,7 +275,7 @@ class _LstmCell(torch.autograd.Function):
         ctx.machine, ctx.sizes = machine, (batch, input.shape[1], hidden)
         h, c = torch.empty_like(hx), torch.empty_like(cx)
         gates = given(any(ctx.needs_input_grad), hx.new_empty(batch, 4 * hidden))
-        machine.run("lstm_cell_forward", ctx.sizes, tensors, [h, c, gates])
+        run_product(machine, "lstm_cell_forward", ctx.sizes, tensors, [h, c, gates])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(input, hx, cx, w_ih, w_hh, c, gates)
         return h, c
@@ -248,7 +287,8 @@ class _LstmCell(torch.autograd.Function):
         grads = [given(one, like) for one, like in zip(wanted, inputs, strict=False)]
         grad_bias = given(any(wanted[5:]), gates.new_empty(gates.shape[1]))
         outputs = [torch.empty_like(gates), *grads, grad_bias]
-        ctx.machine.run("lstm_cell_backward", ctx.sizes, [grad_h, grad_c, *inputs, c, gates], outputs)
+        tensors = [grad_h, grad_c, *inputs, c, gates]
+        run_product(ctx.machine, "lstm_cell_backward", ctx.sizes, tensors, outputs)
         return None, *grads, *(grad_bias if one else None for one in wanted[5:])
 
 
@@ -285,9 +325,13 @@ class Emulated:
         activation: str | None = None,
         negative_slope: float = 0.01,
     ) -> Tensor:
-        """The activation is torch's own on a GPU, too."""
-        result: Tensor = _Linear.apply(self.product, input, weight, bias)  # type: ignore[no-untyped-call]
-        return activated(result, activation, negative_slope)
+        result: Tensor
+        if activation is None:
+            result = _Linear.apply(self.product, input, weight, bias)  # type: ignore[no-untyped-call]
+        else:
+            options = (activation, negative_slope)
+            result = _LinearActivation.apply(self.product, input, weight, bias, *options)  # type: ignore[no-untyped-call]
+        return result
 
     def conv2d(
         self,
@@ -452,14 +496,20 @@ class Emulated:
         result: tuple[Tensor, Tensor] = LstmStep.apply(self.machine, input, *hx, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
         return result
 
-    def gru_cell(self, *tensors: Tensor | None) -> Tensor:
-        result: Tensor = GruCell.apply(self.machine, *tensors)  # type: ignore[no-untyped-call]
-        return result
+    def _cell(
+        self, function: Callable[..., Tensor], input: Tensor, hx: Tensor, *weights: Tensor | None
+    ) -> Tensor:
+        """In 16 bits on tensor cores; sizes that they do not take by way of float32 copies."""
+        tensors = (input, hx, *weights)
+        if input.element_size() == 2 and (input.shape[1] % 8 or hx.shape[1] % 8):
+            return function(*(None if one is None else one.float() for one in tensors)).to(input.dtype)
+        return function(*tensors)
 
-    def rnn_tanh_cell(self, *tensors: Tensor | None) -> Tensor:
-        result: Tensor = RnnCell.apply(self.machine, 0, *tensors)  # type: ignore[no-untyped-call]
-        return result
+    def gru_cell(self, *tensors: Tensor) -> Tensor:
+        return self._cell(partial(GruCell.apply, self.machine), *tensors)
 
-    def rnn_relu_cell(self, *tensors: Tensor | None) -> Tensor:
-        result: Tensor = RnnCell.apply(self.machine, 1, *tensors)  # type: ignore[no-untyped-call]
-        return result
+    def rnn_tanh_cell(self, *tensors: Tensor) -> Tensor:
+        return self._cell(partial(RnnCell.apply, self.machine, 0), *tensors)
+
+    def rnn_relu_cell(self, *tensors: Tensor) -> Tensor:
+        return self._cell(partial(RnnCell.apply, self.machine, 1), *tensors)

@@ -1,5 +1,7 @@
 """The steps of recurrent layers on the emulated GPU, as cells: two products, then the elementwise part.
 
+In 16 bits a cell's forward is one problem for tensor cores, which give no gates in inference.
+
 The gradient of h' arrives in parts, as it does in the middle of a layer.
 """
 
@@ -53,17 +55,28 @@ def _product_gradients(
     return grads
 
 
+def _cell_sizes(input: Tensor, hx: Tensor) -> tuple[int, int, int]:
+    """CellProblem."""
+    return (input.shape[0], input.shape[1], hx.shape[1])
+
+
 class GruCell(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, machine: Machine, *tensors: Tensor | None) -> Tensor:
         input, hx, w_ih, w_hh, b_ih, b_hh = tensors
         assert input is not None
         assert hx is not None
-        gates, h_part = _products(machine, input, hx, w_ih, w_hh, b_ih, b_hh)
         h, output = torch.empty_like(hx), torch.empty_like(hx)
-        h_part_n = given(any(ctx.needs_input_grad), hx)
-        machine.run("gru_step_forward", hx.shape, [h_part, hx], [h, output, h_part_n], updated=[gates])
-        assert torch.equal(h, output)
+        training = any(ctx.needs_input_grad)
+        h_part_n = given(training, hx)
+        gates: Tensor | None
+        if hx.element_size() == 2:
+            gates = given(training, hx.new_empty(hx.shape[0], 3 * hx.shape[1]))
+            machine.run("gru_cell_forward", _cell_sizes(input, hx), tensors, [h, gates, h_part_n])
+        else:
+            gates, h_part = _products(machine, input, hx, w_ih, w_hh, b_ih, b_hh)
+            machine.run("gru_step_forward", hx.shape, [h_part, hx], [h, output, h_part_n], updated=[gates])
+            assert torch.equal(h, output)
         ctx.machine = machine
         ctx.save_for_backward(input, hx, w_ih, w_hh, gates, h_part_n)
         return h
@@ -95,11 +108,14 @@ class RnnCell(torch.autograd.Function):
         input, hx, w_ih, w_hh, b_ih, b_hh = tensors
         assert input is not None
         assert hx is not None
-        parts = _products(machine, input, hx, w_ih, w_hh, b_ih, b_hh)
         h, output = torch.empty_like(hx), torch.empty_like(hx)
         ctx.machine, ctx.numbers = machine, (*hx.shape, nonlinearity)
-        machine.run("rnn_step_forward", ctx.numbers, parts, [h, output])
-        assert torch.equal(h, output)
+        if hx.element_size() == 2:
+            machine.run("rnn_cell_forward", (*_cell_sizes(input, hx), nonlinearity), tensors, [h])
+        else:
+            parts = _products(machine, input, hx, w_ih, w_hh, b_ih, b_hh)
+            machine.run("rnn_step_forward", ctx.numbers, parts, [h, output])
+            assert torch.equal(h, output)
         ctx.save_for_backward(input, hx, w_ih, w_hh, h)
         return h
 

@@ -1,6 +1,7 @@
 // The problems of csrc/common/problems.h for Python, without mirroring every struct there: a call names the
 // problem and passes its numbers and its tensors in two arrays, in the order in which problems.h declares them.
 #include <cstring>
+#include <vector>
 
 #include "kernels.h"
 
@@ -14,10 +15,15 @@ namespace {
 struct Numbers {
   const int64_t* next;
   int64_t operator()() { return *next++; }
+  double real() {  // passed as its bits
+    double number;
+    std::memcpy(&number, next++, sizeof number);
+    return number;
+  }
   template <class Problem>
   Problem problem() {
     Problem p;
-    std::memcpy(&p, next, sizeof p);  // nothing but int64_t
+    std::memcpy(&p, next, sizeof p);  // nothing but int64_t, or the bits of a double
     next += sizeof p / sizeof(int64_t);
     return p;
   }
@@ -55,23 +61,20 @@ const char* run_with_scratch(const Args& args) {
   return with_scratch(cuda::scratch_bytes(args), [&](void* scratch) { return cuda::run(args, scratch, nullptr); });
 }
 
+template <class T>
+LinearActivationForward<T> linear_activation(Numbers n, Tensors t) {
+  LinearActivationForward<T> args{{n.problem<LinearProblem>(), t, t, t, t}, {}, {}};
+  args.activation = static_cast<Activation>(n());
+  args.slope = n.real();
+  return args;
+}
+
+bool is_pool(const char* name) { return std::strstr(name, "pool2d"); }
+
 // In braces, arguments are evaluated from left to right.
 template <class T>
-const char* call(const char* name, Numbers n, Tensors t) {
+const char* call_pool(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
-  if (is("linear_forward")) return cuda::run(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
-  if (is("linear_backward_input"))
-    return cuda::run(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t}, nullptr);
-  if (is("linear_backward_weight"))
-    return run_with_scratch(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
-  if (is("conv2d_forward"))
-    return cuda::run(
-        Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0) : T(kNoLeast)},
-        nullptr);
-  if (is("conv2d_backward_input"))
-    return cuda::run(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t}, nullptr);
-  if (is("conv2d_backward_weight"))
-    return run_with_scratch(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
   if (is("max_pool2d_forward"))
     return cuda::run(
         MaxPool2dForward<T>{n.problem<Pool2dProblem>(), n.layout(), n.pool_index(), n() != 0, t, t, t}, nullptr);
@@ -94,6 +97,88 @@ const char* call(const char* name, Numbers n, Tensors t) {
     return cuda::run(AdaptiveAvgPool2dForward<T>{n.problem<AdaptivePool2dProblem>(), n.layout(), t, t}, nullptr);
   if (is("adaptive_avg_pool2d_backward"))
     return cuda::run(AdaptiveAvgPool2dBackward<T>{n.problem<AdaptivePool2dProblem>(), n.layout(), t, t}, nullptr);
+  return "unknown problem";
+}
+
+bool is_step_backward(const char* name) {
+  return std::strcmp(name, "gru_step_backward") == 0 || std::strcmp(name, "rnn_step_backward") == 0;
+}
+
+// The arrays of steps are dense here, though rows may lie apart.
+template <class T>
+const char* call_step_backward(const char* name, Numbers n, Tensors t) {
+  const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if (is("gru_step_backward")) {
+    GruStepBackward<T> b{n.problem<RecurrentStep>(), t, t, t, t, t, t};
+    b.grad_x_part = t;
+    b.grad_h_part = t;
+    b.grad_x_part_n = b.grad_x_part + 2 * b.p.hidden_size;
+    b.grad_stride = 3 * b.p.hidden_size;
+    return cuda::run(b, nullptr);
+  }
+  if (is("rnn_step_backward")) {
+    const auto p = n.problem<RecurrentStep>();
+    return cuda::run(RnnStepBackward<T>{p, n.nonlinearity(), t, t, t, t, p.hidden_size}, nullptr);
+  }
+  return "unknown problem";
+}
+
+// The arrays of a step, tensor after tensor of each; the first ones, the gradients, are read-only.
+template <class T, class Step>
+const char* take_steps(Step common, Numbers n, Tensors t, std::initializer_list<T * Step::*> arrays) {
+  std::vector<Step> steps(static_cast<size_t>(n()), common);
+  for (Step& step : steps) step.size = n();
+  for (Step& step : steps) step.grad = t;
+  for (T* Step::* const array : arrays)
+    for (Step& step : steps) step.*array = t;
+  return cuda::run(steps.data(), static_cast<int64_t>(steps.size()), nullptr);
+}
+
+template <class T>
+const char* call_optimizer(const char* name, Numbers n, Tensors t) {
+  const auto real = [&] { return static_cast<T>(n.real()); };
+  if (std::strcmp(name, "adam_step") == 0) {
+    AdamStep<T> s = {};
+    for (T* number :
+         {&s.beta1, &s.rest1, &s.beta2, &s.rest2, &s.eps, &s.decay, &s.shrink, &s.step_size, &s.sqrt_correction2})
+      *number = real();
+    s.maximize = n() != 0;
+    using S = AdamStep<T>;
+    return take_steps<T>(s, n, t, {&S::weight, &S::m, &S::v, &S::largest_v});
+  }
+  SgdStep<T> s = {};
+  for (T* number : {&s.lr, &s.momentum, &s.dampening, &s.decay}) *number = real();
+  s.nesterov = n() != 0, s.maximize = n() != 0, s.first = n() != 0;
+  return take_steps<T>(s, n, t, {&SgdStep<T>::weight, &SgdStep<T>::buffer});
+}
+
+template <class T>
+const char* call(const char* name, Numbers n, Tensors t) {
+  const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if (is("linear_forward")) return cuda::run(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t}, nullptr);
+  if (is("linear_activation_forward")) return cuda::run(linear_activation<T>(n, t), nullptr);
+  if (is("linear_backward_input"))
+    return cuda::run(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t}, nullptr);
+  if (is("linear_backward_weight"))
+    return run_with_scratch(LinearBackwardWeight<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("conv2d_forward"))
+    return cuda::run(
+        Conv2dForward<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t, n() != 0 ? T(0) : T(kNoLeast)},
+        nullptr);
+  if (is("conv2d_backward_input"))
+    return cuda::run(Conv2dBackwardInput<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t}, nullptr);
+  if (is("conv2d_backward_weight"))
+    return run_with_scratch(Conv2dBackwardWeight<T>{n.problem<Conv2dProblem>(), n.layout(), t, t, t, t});
+  if (is_pool(name)) return call_pool<T>(name, n, t);
+  if (is_step_backward(name)) return call_step_backward<T>(name, n, t);
+  if (is("adam_step") || is("sgd_step")) return call_optimizer<T>(name, n, t);
+  if (is("cross_entropy_forward"))
+    return cuda::run(CrossEntropyForward<T>{n.problem<CrossEntropyProblem>(), t, t, t, t, t}, nullptr);
+  if (is("cross_entropy_reduction"))
+    return cuda::run(CrossEntropyReduction<T>{n.problem<CrossEntropyProblem>(), n() != 0, t, t, t, t, t}, nullptr);
+  if (is("cross_entropy_backward"))
+    return cuda::run(CrossEntropyBackward<T>{n.problem<CrossEntropyProblem>(), t, t, t, t, t, n(), T(1), t, t},
+                     nullptr);
   if (is("lstm_cell_forward"))
     return cuda::run(LstmCellForward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t}, nullptr);
   if (is("lstm_cell_backward"))
@@ -119,21 +204,9 @@ const char* call(const char* name, Numbers n, Tensors t) {
     f.sums_part = f.p.hidden_size;
     return cuda::run(f, nullptr);
   }
-  if (is("gru_step_backward")) {
-    GruStepBackward<T> b{n.problem<RecurrentStep>(), t, t, t, t, t, t};
-    b.grad_x_part = t;
-    b.grad_h_part = t;
-    b.grad_x_part_n = b.grad_x_part + 2 * b.p.hidden_size;
-    b.grad_stride = 3 * b.p.hidden_size;
-    return cuda::run(b, nullptr);
-  }
   if (is("rnn_step_forward")) {
     const auto p = n.problem<RecurrentStep>();
     return cuda::run(RnnStepForward<T>{p, n.nonlinearity(), t, t, t, t, p.hidden_size}, nullptr);
-  }
-  if (is("rnn_step_backward")) {
-    const auto p = n.problem<RecurrentStep>();
-    return cuda::run(RnnStepBackward<T>{p, n.nonlinearity(), t, t, t, t, p.hidden_size}, nullptr);
   }
   return "unknown problem";
 }
@@ -173,7 +246,21 @@ const char* call_recurrence(const char* name, bool tf32, Numbers n, Tensors t) {
 template <bool hopper, class T>
 const char* call_mma(const char* name, Numbers n, Tensors t) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+  if constexpr (sizeof(T) == 2 && !hopper) {
+    if (is_pool(name)) return call_pool<T>(name, n, t);
+    if (is_step_backward(name)) return call_step_backward<T>(name, n, t);
+    if (is("gru_cell_forward"))
+      return call_mma<false>(GruCellForward<T>{n.problem<CellProblem>(), t, t, t, t, t, t, t, t, t});
+    if (is("rnn_cell_forward"))
+      return call_mma<false>(RnnCellForward<T>{n.problem<CellProblem>(), n.nonlinearity(), t, t, t, t, t, t, t});
+    if (is("lstm_cell_forward"))
+      return call_mma<false>(LstmCellForward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t});
+    if (is("lstm_cell_backward"))
+      return call_mma<false>(
+          LstmCellBackward<T>{n.problem<LstmCellProblem>(), t, t, t, t, t, t, t, t, t, t, t, t, t, t, t, t});
+  }
   if (is("linear_forward")) return call_mma<hopper>(LinearForward<T>{n.problem<LinearProblem>(), t, t, t, t});
+  if (is("linear_activation_forward")) return call_mma<false>(linear_activation<T>(n, t));
   if (is("linear_backward_input"))
     return call_mma<hopper>(LinearBackwardInput<T>{n.problem<LinearProblem>(), t, t, t});
   if (is("linear_backward_weight"))
@@ -190,7 +277,7 @@ const char* call_mma(const char* name, Numbers n, Tensors t) {
 
 }  // namespace
 
-// nullptr, or what went wrong. `kind`: float, double, or on tensor cores BFloat16, Float16, float as TF32;
+// nullptr, or what went wrong. `kind`: float, double, BFloat16, Float16 (products on tensor cores), float as TF32;
 // on Hopper's BFloat16, Float16.
 extern "C" __attribute__((visibility("default"))) const char* emulation_run(const char* problem, int kind,
                                                                             const int64_t* numbers,

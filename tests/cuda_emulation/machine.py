@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ Number = int | bool
 KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 TF32 = 4
 HOPPER = {torch.bfloat16: 5, torch.float16: 6}  # on those of compute capability 9.0
+
+
+def bits(number: float) -> int:
+    """A real number among a problem's integers."""
+    [as_integer] = struct.unpack("q", struct.pack("d", number))
+    return int(as_integer)
 
 
 class EmulationError(RuntimeError):
@@ -128,18 +135,24 @@ class Machine:
         updated: Sequence[Tensor] = (),
         tf32: bool = False,
         hopper: bool = False,
+        behind: Sequence[Tensor] = (),
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Runs a problem: its numbers, then its tensors, in the order of its struct; None is a null pointer.
 
         Inputs are read-only for the kernel. ``updated``, which come after the inputs, it may read and write.
-        Outputs hold NaN until it writes them. Both are changed in place. bfloat16, float16 and, with
-        ``tf32``, float32 run on tensor cores (``hopper``: on its own); `NotForTensorCores` if they cannot.
+        Outputs hold NaN until it writes them. Both are changed in place. ``behind`` are inputs that come
+        after the outputs in the struct; ``dtype`` is the problem's, by default that of its first tensor.
+        Products in bfloat16, float16 and, with ``tf32``, float32 run on tensor cores (``hopper``: on its
+        own); `NotForTensorCores` if they cannot.
         """
-        dtype = next(tensor.dtype for tensor in (*inputs, *updated, *outputs) if tensor is not None)
+        if dtype is None:
+            dtype = next(tensor.dtype for tensor in (*inputs, *updated, *outputs) if tensor is not None)
         kind = HOPPER[dtype] if hopper else TF32 if tf32 else KINDS[dtype]
         tensors = [(tensor, True, True) for tensor in inputs]
         tensors += [(tensor, True, False) for tensor in updated]
         tensors += [(tensor, False, False) for tensor in outputs]
+        tensors += [(tensor, True, True) for tensor in behind]
         with ExitStack() as stack:
             addresses: list[int | None] = []
             views: list[tuple[Tensor, Tensor]] = []

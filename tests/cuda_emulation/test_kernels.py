@@ -75,6 +75,32 @@ def test_forward_and_backward(case: Case, dtype: torch.dtype, machine: Machine) 
                 assert same, f"channels_last={channels_last}: {name} differs in {order.name} order"
 
 
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """The same bits, or NaN in both."""
+    return one.dtype == other.dtype and torch.equal(one.nan_to_num(1e9), other.nan_to_num(1e9))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=_name)
+@pytest.mark.parametrize("case", [one for one in select("test") if "pool2d" in one.op], ids=_name)
+def test_pools_in_16_bits(case: Case, dtype: torch.dtype, machine: Machine) -> None:
+    """What float32 gives for the same numbers, rounded once, torch's rule; maxima are exactly torch's own."""
+    inputs = case.inputs(dtype, requires_grad=True)
+    floats = {name: tensor.detach().float().requires_grad_() for name, tensor in inputs.items()}
+    by_torch = case.call(OPS[case.op].torch, tolerance.copies(inputs))
+    for channels_last in (False, True):
+        function = Emulated(machine, channels_last).function(case.op)
+        machine.configure(ORDERS[0])
+        expected = tolerance.run(case, function, floats, grad_dtype=dtype)
+        for order in ORDERS:
+            machine.configure(order)
+            outcome = tolerance.run(case, function, inputs)
+            for name, tensor in outcome.tensors.items():
+                rounded = expected.tensors[name].to(tensor.dtype)
+                assert _equal(tensor, rounded), f"channels_last={channels_last}: {name} in {order.name} order"
+            if "max" in case.op:
+                assert all(map(_equal, case.call(function, inputs), by_torch))
+
+
 @pytest.mark.parametrize("flat", [True, False], ids=["flat", "window"])
 @pytest.mark.parametrize("case", [one for one in select("test") if one.op == "max_pool2d"], ids=_name)
 def test_gather(case: Case, flat: bool, machine: Machine) -> None:

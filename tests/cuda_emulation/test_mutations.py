@@ -15,10 +15,13 @@ import torch
 from cisdl_ops import tolerance
 from cisdl_ops.cases import CASES, OPS, Case
 
+from ..ops.test_cross_entropy import batch
+from ..ops.test_cross_entropy import outcome as outcome_of_loss
 from .build import CUDA
 from .emulated import Emulated
+from .emulated_loss import cross_entropy
 from .emulated_recurrence import Layer, emulated
-from .machine import ORDERS, EmulationError, Machine
+from .machine import ORDERS, EmulationError, Machine, bits
 from .test_hopper import CASES as HOPPER_CASES
 from .test_tensor_cores import CASES as TENSOR_CORE_CASES
 
@@ -33,11 +36,14 @@ def _named(*identifiers: str) -> list[Case]:
 # Cases that reach every place, and go round every loop that a barrier protects more than once.
 FLOAT_CASES = _named(
     "linear/odd_blocks",
+    "linear/leaky_relu_odd_blocks",
     "conv2d/resnet_like",
     "conv2d/stride_pair",
     "max_pool2d/ceil_padding",
     "max_pool2d/dilation_padding",
     "avg_pool2d/ceil_padding",
+    "adaptive_max_pool2d/global",
+    "adaptive_avg_pool2d/global",
 )
 TENSOR_CORES = _named(
     "conv2d/tensor_cores_padded",
@@ -91,7 +97,34 @@ def _runs(machine: Machine) -> list[Run]:
         places = torch.tensor([[5, -1, 23], [0, 7, -1]]).expand(1, 2, 2, 3).contiguous()
         return [Emulated(machine).max_pool2d_gather(input, places, kernel_size=2)]
 
-    return [*runs, gather, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
+    def loss() -> list[torch.Tensor]:
+        """Rows for several blocks, each shared by threads; a class that there is not."""
+        scores, target, weight = batch(70, 33)
+        target[0] = -1
+        loss_of = partial(cross_entropy, machine)
+        results = [
+            tensor
+            for reduction in ("none", "mean")
+            for tensor in outcome_of_loss(loss_of, scores, target, weight, reduction, label_smoothing=0.1)
+        ]
+        scores = scores[:, :32].contiguous()  # rows of whole 16 bytes, classes that there are
+        results += outcome_of_loss(loss_of, scores, target.clamp(0, 31), weight[:32], "mean")
+        return [one.nan_to_num(1e9) for one in results]
+
+    def step() -> list[torch.Tensor]:
+        """Of tensors with whole 16 bytes and without, in one block and in more."""
+        sizes = (7, 4096, 4101)
+        weights = [torch.linspace(-1, 1, size) for size in sizes]
+        grads = [weight.flip(0) for weight in weights]
+        rates = map(bits, (0.1, 0.0, 0.0, 0.01))
+        numbers = (*rates, False, False, False, len(sizes), *sizes)
+        machine.run("sgd_step", numbers, grads, [None] * len(sizes), updated=weights)
+        return weights
+
+    runs += [loss, step]
+    [rest_of_16_bytes] = _named("adaptive_avg_pool2d/global")
+    runs += [gather, partial(outcome, rest_of_16_bytes, torch.bfloat16, False)]
+    return [*runs, *(partial(outcome, case, torch.bfloat16, True) for case in TENSOR_CORES)]
 
 
 Noticed = Callable[[str, AbstractContextManager[None]], bool]
@@ -134,7 +167,8 @@ def test_every_barrier_and_wait_is_needed(machine: Machine, noticed: Noticed) ->
     """
     places = list(_of_kernels(machine.barriers()))
     products = {"gemm.cuh", "hopper_gemm.cu", "mma_gemm.cuh", "sums.cuh"}
-    assert {file for _, file, _ in places} == products | {"recurrence.cuh", "recurrence_pieces.cuh"}
+    others = {"adaptive_pool2d.cuh", "cross_entropy.cuh", "recurrence.cuh", "recurrence_pieces.cuh"}
+    assert {file for _, file, _ in places} == products | others
     missed = [
         (file, line) for _, file, line in places if not noticed(file, machine.without_barrier(file, line))
     ]

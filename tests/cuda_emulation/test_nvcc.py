@@ -20,7 +20,7 @@ from .build import CUDA, ROOT
 HOPPER = CUDA / "hopper_gemm.cu"
 # All but those that have nothing for a GPU.
 SOURCES = sorted(path for path in CUDA.glob("*.cu") if not path.stem.endswith("_hopper"))
-MMA_SOURCES = [source for source in SOURCES if "mma" in source.name]
+MMA_SOURCES = [one for one in SOURCES if "mma" in one.name or one.stem == "linear_activation"]
 RECURRENCE = CUDA / "recurrence.cu"
 REGISTERS = 65536  # of a multiprocessor
 THREADS = 256
@@ -71,7 +71,11 @@ def test_tensor_core_instructions(source: Path) -> None:
         reads_floats_one_by_one = kind == "TF32" and "weight" in source.name
         if kind != "TF32" or not ("Lb0E" in name or reads_floats_one_by_one):
             assert any(one.startswith("LDSM.") for one in code), name
-        assert not [one for one in code if one.startswith(("LDL", "STL", "FFMA"))], name
+        with_functions = (
+            "CellEpilogue" in name or "ActivationEpilogue" in name
+        )  # exponentials behind the product
+        wrong = ("LDL", "STL") if with_functions else ("LDL", "STL", "FFMA")
+        assert not [one for one in code if one.startswith(wrong)], name
 
 
 @needs_nvcc
@@ -132,6 +136,31 @@ def test_float32_stays_float32() -> None:
         wanted = "DFMA" if "Id" in name else "FFMA"
         assert wanted in code, name
         assert not [one for one in code if one.startswith(("HMMA", "DMMA"))], name
+
+
+@needs_nvcc
+@needs_cuobjdump
+@pytest.mark.parametrize(
+    ("source", "kernels"),
+    [
+        ("pool2d", ("max_pool2d_kernel", "avg_pool2d_kernel", "pool2d_backward_kernel")),
+        ("cross_entropy", ("backward_kernel",)),
+        ("optimizer", ("optimizer_kernel",)),
+    ],
+)
+def test_wide_accesses(source: str, kernels: tuple[str, ...]) -> None:
+    """A thread's 16 bytes are one instruction, read and written."""
+    found = assembler.instructions(CUDA / f"{source}.cu")
+    wide = ("Li8E", "Li4E") if source == "pool2d" else ("Li4E", "optimizer")  # a kernel's lanes
+    several = {
+        name: code
+        for name, code in found.items()
+        if any(one in name for one in kernels) and any(one in name for one in wide) and "Li1ELi4E" not in name
+    }
+    assert several
+    for name, code in several.items():
+        assert any(one.startswith("LDG.E.128") for one in code), name
+        assert any(one.startswith("STG.E.128") for one in code), name
 
 
 def _same_ptx() -> dict[str, str]:

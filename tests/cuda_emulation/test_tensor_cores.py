@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cisdl_ops import tolerance
 from cisdl_ops.cases import OPS, Case
+from cisdl_ops.cases.build import cell
 
 from .emulated import Emulated
 from .machine import ORDERS, Machine
@@ -19,9 +20,9 @@ def make_case(name: str, op: str, shapes: dict[str, tuple[int, ...]], **kwargs: 
     return Case(op, f"tensor_cores_{name}", shapes, kwargs)
 
 
-def make_linear(name: str, batch: int, inputs: int, outputs: int) -> Case:
+def make_linear(name: str, batch: int, inputs: int, outputs: int, **kwargs: Any) -> Case:
     shapes = {"input": (batch, inputs), "weight": (outputs, inputs), "bias": (outputs,)}
-    return make_case(name, "linear", shapes)
+    return make_case(name, "linear", shapes, **kwargs)
 
 
 def make_conv(name: str, input: tuple[int, ...], weight: tuple[int, ...], **kwargs: Any) -> Case:
@@ -29,6 +30,10 @@ def make_conv(name: str, input: tuple[int, ...], weight: tuple[int, ...], **kwar
     bias = weight[1] * kwargs.get("groups", 1) if transposed else weight[0]
     op = "conv_transpose2d" if transposed else "conv2d"
     return make_case(name, op, {"input": input, "weight": weight, "bias": (bias,)}, **kwargs)
+
+
+def _cell(name: str, op: str, batch: int, inputs: int, hidden: int) -> Case:
+    return cell(op, "test", f"tensor_cores_{name}", batch, inputs, hidden)
 
 
 # Sizes that are no multiple of a tile or step in any of the three products, both widths of tiles, depths of
@@ -46,29 +51,43 @@ CASES = (
     make_conv("split", (5, 8, 16, 16), (8, 8, 3, 3), padding=1),
     make_conv("transposed", (2, 16, 5, 6), (16, 8, 4, 4), stride=2, padding=1, transposed=True),
 )
+ACTIVATIONS = tuple(
+    make_linear(f, 5, 16, 40, activation=f) for f in ("relu", "leaky_relu", "sigmoid", "tanh")
+)
+# In 16 bits only.
+CELLS = tuple(
+    _cell(name, op, *sizes)
+    for op in ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+    for name, sizes in (("small", (3, 16, 8)), ("tiles", (130, 40, 24)), ("split", (1100, 8, 8)))
+)
 # What tensor cores leave to others: no whole chunks of 16 bytes.
 REFUSED = (
     make_linear("odd", 5, 18, 7),
     make_conv("odd", (2, 6, 7, 7), (10, 6, 3, 3)),
     make_conv("odd_groups", (1, 24, 6, 6), (24, 6, 3, 3), groups=4),
+    _cell("odd", "lstm_cell", 3, 12, 8),
+    _cell("odd", "gru_cell", 3, 8, 12),
+    _cell("odd", "rnn_tanh_cell", 3, 12, 8),
 )
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch about itself
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
-@pytest.mark.parametrize("case", [*CASES, *REFUSED], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [*CASES, *ACTIVATIONS, *CELLS, *REFUSED], ids=lambda case: case.id)
 def test_reduced_precision(case: Case, dtype: torch.dtype, machine: Machine) -> None:
     """Within the error that torch earns in the same precision, the same bits in every order."""
     inputs = case.inputs(dtype, requires_grad=True)
     exact = tolerance.exact(case, inputs)
     by_torch = tolerance.run(case, OPS[case.op].torch, tolerance.copies(inputs))
     function = Emulated(machine).function(case.op)
+    # Forward and two gradients, or an LSTM cell's backward; of other cells two gradients for each weight.
+    problems = {"linear": 3, "conv2d": 3, "conv_transpose2d": 3, "lstm_cell": 2}
     first: tolerance.Outcome | None = None
     for order in ORDERS:
         machine.configure(order)
         before = machine.on_tensor_cores
         outcome = tolerance.run(case, function, inputs)
-        assert machine.on_tensor_cores - before == (0 if case in REFUSED else 3)
+        assert machine.on_tensor_cores - before == (0 if case in REFUSED else problems.get(case.op, 6))
         first = first or outcome
         complaints = [one.complaint for one in tolerance.compare(outcome, by_torch, exact) if one.complaint]
         assert not complaints, f"{order.name}: {complaints}"
@@ -103,6 +122,19 @@ def test_tf32(case: Case, machine: Machine) -> None:
         for name, result, other, right in results:
             compared = tolerance.compare_tensor(name, result.detach(), other.detach(), right.detach())
             assert not compared.complaint, f"{order.name}: {compared.complaint}"
+
+
+def test_tf32_with_an_activation(machine: Machine) -> None:
+    """The forward of test_tf32; the gradient behind an activation is no number of TF32."""
+    for case in ACTIVATIONS:
+        inputs = {name: _as_tf32(tensor) for name, tensor in case.inputs().items()}
+        [exact] = case.call(OPS[case.op].torch, tolerance.copies(inputs, torch.float64))
+        [by_torch] = case.call(OPS[case.op].torch, inputs)
+        before = machine.on_tensor_cores
+        [ours] = case.call(Emulated(machine, tf32=True).function(case.op), inputs)
+        assert machine.on_tensor_cores == before + 1
+        compared = tolerance.compare_tensor("output", ours, by_torch, exact)
+        assert not compared.complaint, f"{case.id}: {compared.complaint}"
 
 
 def test_tf32_rounds_to_nearest(machine: Machine) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 import cisdl_ops
 from cisdl_ops import tolerance
 
+from .running import DEVICES
+
 F = torch.nn.functional
 SHAPES = [(1, 1), (3, 2), (5, 10), (4, 16), (3, 33), (70, 300), (0, 4)]
 
@@ -28,14 +30,15 @@ def batch(rows: int, classes: int, dtype: torch.dtype = torch.float32) -> tuple[
 def outcome(function: Any, scores: Tensor, *args: Any, **options: Any) -> list[Tensor]:
     x = scores.detach().requires_grad_()
     loss = function(x, *args, **options)
-    upstream = torch.linspace(0.5, 2, 100, dtype=loss.dtype)[: loss.numel()] if loss.dim() else None
+    upstream = torch.linspace(0.5, 2, 100).to(loss)[: loss.numel()] if loss.dim() else None
     return [loss.detach(), *torch.autograd.grad(loss, x, upstream)]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_agrees_with_torch(shape: tuple[int, int], dtype: torch.dtype) -> None:
-    scores, target, weight = batch(*shape, dtype)
+def test_agrees_with_torch(shape: tuple[int, int], dtype: torch.dtype, device: str) -> None:
+    scores, target, weight = (tensor.to(device) for tensor in batch(*shape, dtype))
     for reduction, smoothing, weighted in product(("none", "mean", "sum"), (0.0, 0.1, 1.0), (False, True)):
         options = {"reduction": reduction, "label_smoothing": smoothing}
         ours, theirs, exact = (

@@ -129,3 +129,30 @@ def test_reduced_precision_on_tensor_cores(identifier: str, dtype: torch.dtype, 
     exact = tolerance.exact(case, inputs, use_torch=True)
     assert not [one.complaint for one in tolerance.compare(ours, by_torch, exact) if one.complaint]
     assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in ours.tensors.items())
+
+
+@pytest.mark.skipif(
+    "cuda" in DEVICES and torch.cuda.get_device_capability() < (8, 0), reason="compute capability below 8.0"
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
+@pytest.mark.parametrize("op", ["lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"])
+def test_cells_on_tensor_cores(op: str, dtype: torch.dtype) -> None:
+    """Right, by the kernel meant."""
+    case = case_named(f"{op}/h128_b64")
+    inputs = _inputs(case, dtype)
+    ours = tolerance.run(case, OPS[case.op].ours, inputs)
+    assert cisdl_ops.last_implementation(op) == "cuda_mma"
+    by_torch = tolerance.run(case, OPS[case.op].torch, tolerance.copies(inputs))
+    exact = tolerance.exact(case, inputs, use_torch=True)
+    assert not [one.complaint for one in tolerance.compare(ours, by_torch, exact) if one.complaint]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
+@pytest.mark.parametrize("case", [one for one in GRAD_CASES if "pool2d" in one.op], ids=name_of)
+def test_pools_in_16_bits(case: Case, dtype: torch.dtype) -> None:
+    """What float32 gives for the same numbers, rounded once."""
+    inputs = _inputs(case, dtype)
+    floats = tolerance.copies(inputs, torch.float32)
+    expected = tolerance.run(case, OPS[case.op].ours, floats, grad_dtype=dtype)
+    for name, tensor in _outcome(case, inputs).items():
+        assert torch.equal(tensor, expected.tensors[name].to(tensor.dtype)), name

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import cisdl_ops
-from tests.ops.running import DTYPES
+from tests.ops.running import DEVICES, DTYPES
 
 SHAPES = ((3, 5), (1031,), (2, 3, 4, 5), ())
 CASES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -24,11 +24,11 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def parameters(dtype: torch.dtype) -> list[Tensor]:
+def parameters(dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     tensors = [torch.randn(shape, dtype=dtype, generator=generator) for shape in SHAPES]
     tensors[2] = tensors[2].contiguous(memory_format=torch.channels_last)
-    return [tensor.requires_grad_() for tensor in tensors]
+    return [tensor.to(device).requires_grad_() for tensor in tensors]
 
 
 def give_gradients(*models: list[Tensor], step: int) -> None:
@@ -38,15 +38,18 @@ def give_gradients(*models: list[Tensor], step: int) -> None:
         grad = torch.randn(same[0].shape, dtype=same[0].dtype, generator=generator)
         for parameter in same:
             keep = grad.contiguous(memory_format=torch.channels_last) if grad.dim() == 4 else grad.clone()
-            parameter.grad = None if i == 1 and step == 2 else keep
+            parameter.grad = None if i == 1 and step == 2 else keep.to(parameter.device)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
-def test_steps_and_state_are_torchs(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+def test_steps_and_state_are_torchs(
+    name: str, options: dict[str, Any], dtype: torch.dtype, device: str
+) -> None:
     """Half-way each goes on from the other's saved state."""
     kinds = [getattr(cisdl_ops.optim, name), getattr(torch.optim, name)]
-    models = [parameters(dtype), parameters(dtype)]
+    models = [parameters(dtype, device), parameters(dtype, device)]
     optimizers = [kind(model, **options) for kind, model in zip(kinds, models, strict=True)]
     assert isinstance(optimizers[0], kinds[1])
     for step in range(6):
