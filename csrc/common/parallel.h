@@ -23,14 +23,13 @@ static inline void parallel_for(const Parallel& par, int64_t n, int64_t grain, F
 #ifdef CISDL_STD_THREADS
   grain = 1;  // a build for the thread sanitizer shares out the smallest problem, too
 #endif
-  // One copy of f's code for one thread and for several: inlined into both, kernels would be compiled twice.
-  const auto body = [](void* arg, int64_t begin, int64_t end)
-                        __attribute__((noinline)) { (*static_cast<F*>(arg))(begin, end); };
-  void* arg = const_cast<void*>(static_cast<const void*>(&f));
-  if (par.num_threads == 1 || n <= grain)
-    body(arg, 0, n);
-  else
-    par.run(n, grain, body, arg);
+  if (par.num_threads == 1 || n <= grain) {
+    f(int64_t{0}, n);
+    return;
+  }
+  par.run(
+      n, grain, [](void* arg, int64_t begin, int64_t end) { (*static_cast<F*>(arg))(begin, end); },
+      const_cast<void*>(static_cast<const void*>(&f)));
 }
 
 }  // namespace cisdl
