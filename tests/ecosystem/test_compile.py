@@ -88,7 +88,7 @@ def test_without_fullgraph() -> None:
 
     model = cisdl_ops.accelerate(TASKS["tagger"].model()).eval()
     check("tagger", torch.compile(model, backend=backend), model, 4)
-    assert "cisdl.lstm_layer" in {str(node.target) for graph in graphs for node in graph.graph.nodes}
+    assert "cisdl.lstm_layer.default" in {str(node.target) for graph in graphs for node in graph.graph.nodes}
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["torch.compile", "Module.compile"])

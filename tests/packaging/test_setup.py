@@ -132,7 +132,7 @@ def test_the_compiler_takes_the_compiled_headers() -> None:
 def test_every_architecture_has_code(setup_py: Any, archs: str) -> None:
     """Its own, or that of its family; from PTX of no later architecture; and PTX for those to come."""
     wanted = archs.split()
-    flags = setup_py.Cuda("nvcc", "13.0", Path(), wanted).gencode()
+    flags = setup_py.Cuda("nvcc", "13.0", Path(), wanted).gencode("linear")
     pairs = re.findall(r"-gencode=arch=compute_(\d+),code=(sm|compute)_(\d+)", flags)
     assert len(pairs) == len(flags.split())
     assert all(int(ptx) <= int(code) for ptx, _, code in pairs)
@@ -140,3 +140,13 @@ def test_every_architecture_has_code(setup_py: Any, archs: str) -> None:
     missing = {*wanted} - code
     assert all(setup_py.SAME_CODE[one] in code for one in missing)
     assert [ptx for ptx, kind, _ in pairs if kind == "compute"] == [pairs[-1][0]]
+
+
+def test_hopper_has_instructions_of_its_own(setup_py: Any) -> None:
+    """sm_90a and nothing else; where it is not wanted, no kernel but something that links."""
+    flags = {
+        archs: setup_py.Cuda("nvcc", "13.0", Path(), archs.split()).gencode("hopper_gemm")
+        for archs in ("80 90 120", "80 120")
+    }
+    assert flags["80 90 120"] == "-gencode=arch=compute_90a,code=sm_90a"
+    assert "code=sm_120 -DCISDL_NO_HOPPER" in flags["80 120"]
