@@ -32,23 +32,24 @@ def row(found: dict[str, Any]) -> str:
 
 
 def section(files: list[str]) -> str:
-    results = [json.loads((ROOT / file).read_text(encoding="utf-8")) for file in files]
-    first = results[0]
-    environment, text = first["environment"], first["text"]
-    lines = [
-        f"<!-- bench: {' '.join(files)} -->",
-        f"{environment['processor']} ({environment['isa']}), {environment['date'][:10]}; a text of "
-        f"{text['words']:,} words, {text['vocabulary']:,} of them different, of which the first "
-        f"{int(first['settings']['lines']):,} lines are trained on in turns. "
-        "Words (GloVe: records) a second, "
-        f"medians of {first['settings']['rounds']} rounds, the slowest and fastest in brackets.",
-        "",
-        "| case | | against | ratio | ours | theirs |",
-        "|---|---|---|---|---|---|",
-        *(row(found) for result in results for found in result["rows"]),
-        "<!-- end of bench -->",
-    ]
-    return "\n".join(lines)
+    """A table for each file, for machines and settings may differ."""
+    lines = [f"<!-- {SPEED}: {' '.join(files)} -->"]
+    for file in files:
+        result = json.loads((ROOT / file).read_text(encoding="utf-8"))
+        environment, text = result["environment"], result["text"]
+        lines += [
+            f"{environment['processor']} ({environment['isa']}), {environment['date'][:10]}; a text of "
+            f"{text['words']:,} words, {text['vocabulary']:,} of them different, of which the first "
+            f"{int(result['settings']['lines']):,} lines are trained on in turns. "
+            "Words (GloVe: records) a second, "
+            f"medians of {result['settings']['rounds']} rounds, the slowest and fastest in brackets.",
+            "",
+            "| case | | against | ratio | ours | theirs |",
+            "|---|---|---|---|---|---|",
+            *map(row, result["rows"]),
+            "",
+        ]
+    return "\n".join([*lines[:-1], f"<!-- end of {SPEED} -->"])
 
 
 def scores(files: list[str]) -> str:
