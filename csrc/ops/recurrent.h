@@ -7,8 +7,8 @@
 // Backward takes the steps in the opposite order, the gradient of the state living in grad_hx (and grad_cx) in the
 // same way; the gradients of the pre-activations of all steps are kept, and what follows from them is one product
 // for the input and one for each weight. A cell is a layer of one step without an output of its own.
-// On the CPU a kernel that takes all steps at once does the same faster, where it applies
-// (cpu/recurrent_layer.cpp).
+// Kernels that take all steps at once do the same faster, where they apply (cpu/recurrent_layer.cpp; on a GPU
+// recurrence.h and cuda/recurrence.cuh).
 #pragma once
 
 #include <algorithm>
